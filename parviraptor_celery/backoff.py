@@ -1,0 +1,52 @@
+"""Back-off, as pure functions: same arguments, same answer."""
+
+from __future__ import annotations
+
+import enum
+import random
+from datetime import timedelta
+
+EXPONENT_CAP = 5
+
+
+@enum.unique
+class BackoffStrategy(enum.Enum):
+    """How the pauses of a queue grow from one temporary failure to the next."""
+
+    EXPONENTIAL = enum.auto()
+    """``step ** n`` minutes after the n-th failure (counted from 0), n capped at 5."""
+
+    CONSTANT = enum.auto()
+    """``step`` minutes, always."""
+
+
+def job_delay(
+    strategy: BackoffStrategy, step_minutes: float, errors_before: int
+) -> timedelta:
+    """Return the pause after a temporary failure that ``errors_before`` others preceded.
+
+    >>> [job_delay(BackoffStrategy.EXPONENTIAL, 2, n).seconds // 60 for n in range(7)]
+    [1, 2, 4, 8, 16, 32, 32]
+    """
+    match strategy:
+        case BackoffStrategy.CONSTANT:
+            return timedelta(minutes=step_minutes)
+        case BackoffStrategy.EXPONENTIAL:
+            return timedelta(minutes=step_minutes ** min(errors_before, EXPONENT_CAP))
+
+
+def full_jitter(
+    errors_before: int,
+    *,
+    base_seconds: float,
+    cap_seconds: float,
+    uniform: random.Random | None = None,
+) -> timedelta:
+    """Return a random pause between zero and the capped exponential.
+
+    The random part spreads the retries of many rows that failed together; see
+    "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), variant "full jitter".
+    """
+    ceiling = min(cap_seconds, base_seconds * 2 ** min(errors_before, 32))
+    source = uniform or random
+    return timedelta(seconds=source.uniform(0, ceiling))

@@ -1,0 +1,56 @@
+"""Deletes processed jobs that are older than their queue keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from . import registry
+from .conf import settings
+from .models import AbstractJob
+
+
+def clean_all() -> int:
+    """Clean every queue in every database; return the number of deleted rows."""
+    return sum(
+        clean(queue, using)
+        for queue in registry.all_queues()
+        for using in registry.aliases_of(queue)
+    )
+
+
+def clean(
+    queue: type[AbstractJob], using: str, progress: Callable[[int], None] = lambda deleted: None
+) -> int:
+    """Delete the processed jobs of ``queue`` that are too old; return how many.
+
+    Deletes in chunks of ``CLEAN_CHUNK_ROWS``, each in its own transaction, so that no lock is
+    held for long. ``progress`` is called with the running total after each chunk. Only
+    ``PROCESSED`` jobs are deleted, by the time of their last transition.
+    """
+    border = border_of(queue)
+    if border is None:
+        return 0
+    old = queue.rows(using).processed_before(border).order_by("modification_date")
+    deleted = 0
+    while ids := list(old.values_list("pk", flat=True)[: settings.CLEAN_CHUNK_ROWS]):
+        count, _ = queue.rows(using).filter(pk__in=ids).processed_before(border).delete()
+        deleted += len(ids)
+        progress(deleted)
+        if not count:
+            break
+    return deleted
+
+
+def count_old(queue: type[AbstractJob], using: str) -> int:
+    """Return how many rows ``clean`` would delete now."""
+    border = border_of(queue)
+    return 0 if border is None else queue.rows(using).processed_before(border).count()
+
+
+def border_of(queue: type[AbstractJob]) -> datetime | None:
+    """Return the moment before which processed jobs of ``queue`` go, or None: they stay."""
+    days = queue.MAX_AGE_FOR_PROCESSED_JOBS_IN_DAYS
+    return None if days is None else timezone.now() - timedelta(days=days)

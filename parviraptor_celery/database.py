@@ -1,0 +1,50 @@
+"""Transactions that start again when the database asked for that."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError, connections, transaction
+
+logger = logging.getLogger("parviraptor_celery")
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+RETRIED_SQLSTATES = ("40001", "40P01")
+RETRIED_MYSQL_CODES = (1205, 1213)
+LOST_MYSQL_CODES = (2006, 2013, 4031)
+
+
+def in_transaction(using: str, body: Callable[[], T]) -> T:
+    """Run ``body`` in a transaction of ``using`` and return its result.
+
+    A deadlock, a serialization failure or a lost connection makes it start again, up to
+    ``ATTEMPTS`` times; so ``body`` must be safe to repeat, which a fenced UPDATE is. Inside a
+    transaction of the caller nothing is repeated: only the outermost block could be.
+    """
+    connection = connections[using]
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with transaction.atomic(using=using):
+                return body()
+        except OperationalError as error:
+            if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
+                raise
+            logger.info("transaction on %s starts again (%s)", using, type(error).__name__)
+            connection.close_if_unusable_or_obsolete()
+    raise AssertionError("unreachable")
+
+
+def is_transient(error: OperationalError) -> bool:
+    """Return whether the same transaction may succeed when it is tried again."""
+    cause = error.__cause__
+    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    if sqlstate:
+        return sqlstate in RETRIED_SQLSTATES or sqlstate[:2] in ("08", "57")
+    code = error.args[0] if error.args else None
+    if code in RETRIED_MYSQL_CODES or code in LOST_MYSQL_CODES:
+        return True
+    return "locked" in str(error) or "server closed the connection" in str(error)

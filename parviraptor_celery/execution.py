@@ -1,0 +1,233 @@
+"""Runs one claimed job and settles it: the body yields an outcome, the outcome a transition."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.db import OperationalError, transaction
+
+from . import signals
+from .backoff import job_delay
+from .clock import from_now
+from .conf import settings
+from .database import ATTEMPTS, in_transaction, is_transient
+from .exceptions import (
+    DeferJob,
+    IgnoreJob,
+    InvalidJobError,
+    TemporaryJobFailure,
+    UnprocessableJob,
+)
+from .leases import heartbeat
+from .models import AbstractJob
+from .states import JobStatus
+
+PAUSE_OF_UNPROCESSABLE = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    log_level: ClassVar[int] = logging.INFO
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Processed(Outcome):
+    log_level = logging.DEBUG
+
+
+@dataclass(frozen=True)
+class Ignored(Outcome):
+    pass
+
+
+@dataclass(frozen=True)
+class Deferred(Outcome):
+    pass
+
+
+@dataclass(frozen=True)
+class NotProcessable(Outcome):
+    pass
+
+
+@dataclass(frozen=True)
+class TemporarilyFailed(Outcome):
+    log_level = logging.WARNING
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Failed(Outcome):
+    log_level = logging.ERROR
+    details: str = ""
+
+
+@dataclass
+class Run:
+    """A job that was run: how it ended, and what its body changed on it."""
+
+    job: AbstractJob
+    outcome: Outcome
+    changes: dict[str, Any] = field(default_factory=dict)
+    is_settled: bool = False
+    is_recorded: bool = False
+    """Whether the settlement found the job still ours."""
+    pause: timedelta | None = None
+    """How long the job waits now, when it was put back."""
+
+
+def run(job: AbstractJob) -> Run:
+    """Run the body of a claimed job, renewing its lease; the body's errors become outcomes.
+
+    The job of an ``atomic`` queue comes back settled, since body and completion share a
+    transaction there.
+    """
+    signals.job_claimed.send_robust(sender=type(job), job=job)
+    with heartbeat.keep(job.renew, settings.LEASE_SECONDS):
+        return _run_atomically(job) if job.atomic else _run_body(job)
+
+
+def settle(finished: Run) -> bool:
+    """Write the outcome of a run; False when the job was no longer ours.
+
+    Called inside a transaction, which may start again: ``announce`` follows when it is through.
+    """
+    finished.job.status = JobStatus.PROCESSING  # as it was, should the transaction start again
+    finished.is_recorded = _transition(finished)
+    finished.is_settled = True
+    return finished.is_recorded
+
+
+def announce(finished: Run) -> None:
+    """Send the signal of a settled run, outside of any transaction of the engine."""
+    job = finished.job
+    if finished.is_recorded:
+        signals.job_finished.send_robust(sender=type(job), job=job, outcome=finished.outcome)
+    else:
+        signals.lease_lost.send_robust(sender=type(job), job=job)
+
+
+def _transition(finished: Run) -> bool:
+    job, changes, message = finished.job, finished.changes, finished.outcome.message
+    match finished.outcome:
+        case Processed():
+            return job.finish(JobStatus.PROCESSED, **{"error_message": ""} | changes)
+        case Ignored():
+            return job.finish(JobStatus.IGNORED, error_message=message, **changes)
+        case NotProcessable():
+            return _wait(finished, PAUSE_OF_UNPROCESSABLE)
+        case Deferred() if job.error_count >= job.DEFERRED_RETRY_THRESHOLD:
+            return _give_up(finished, "deferred retry threshold exceeded")
+        case Deferred():
+            return job.finish(
+                JobStatus.DEFERRED,
+                error_message=message, error_count=job.error_count + 1, **changes,
+            )
+        case TemporarilyFailed() if job.error_count >= job.TEMPORARY_FAILURE_THRESHOLD:
+            return _give_up(finished, "error count reached threshold")
+        case TemporarilyFailed(retry_after=seconds):
+            pause = job_delay(job.BACKOFF_STRATEGY, job.BACKOFF_STEP_MINUTES, job.error_count)
+            if seconds is not None:
+                pause = timedelta(seconds=seconds)
+            return _wait(
+                finished, pause, error_message=message, error_count=job.error_count + 1
+            )
+        case Failed(details=details):
+            return job.finish(
+                JobStatus.FAILED, error_message=message, error_traceback=details, **changes
+            )
+    raise AssertionError(f"no transition for {finished.outcome!r}")
+
+
+def _wait(finished: Run, pause: timedelta, **columns: Any) -> bool:
+    finished.pause = pause
+    return finished.job.put_back(run_after=from_now(pause), **columns, **finished.changes)
+
+
+def _give_up(finished: Run, reason: str) -> bool:
+    job = finished.job
+    finished.outcome = Failed(f"{reason}: {finished.outcome.message}")
+    return job.finish(
+        JobStatus.FAILED,
+        error_message=finished.outcome.message,
+        error_count=job.error_count + 1,
+        **finished.changes,
+    )
+
+
+def _run_atomically(job: AbstractJob) -> Run:
+    """Run body and completion in one transaction; any other outcome undoes the body first.
+
+    A deadlock or a serialization failure runs both again, at once.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with transaction.atomic(using=job._alias):
+                finished = _run_body(job, reraise_transient=attempt < ATTEMPTS)
+                if not isinstance(finished.outcome, Processed) or not settle(finished):
+                    raise _Undo
+        except _Undo:
+            if not finished.is_settled:
+                in_transaction(job._alias, lambda: settle(finished))
+            return finished
+        except OperationalError as error:
+            if attempt == ATTEMPTS or not is_transient(error):
+                raise
+            job.status = JobStatus.PROCESSING
+        else:
+            return finished
+    raise AssertionError("unreachable")
+
+
+class _Undo(Exception):
+    """Rolls the body of an atomic job back."""
+
+
+def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
+    before = {f.attname: copy.deepcopy(getattr(job, f.attname)) for f in job.own_fields()}
+    with _running_here(job):
+        outcome = _outcome_of(job, reraise_transient)
+    after = {name: getattr(job, name) for name in before}
+    changes = {name: value for name, value in after.items() if value != before[name]}
+    return Run(job, outcome, changes)
+
+
+def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
+    try:
+        if not job.is_processable():
+            return NotProcessable()
+        job.process()
+    except TemporaryJobFailure as failure:
+        return TemporarilyFailed(str(failure), failure.retry_after)
+    except DeferJob as request:
+        return Deferred(str(request))
+    except IgnoreJob as request:
+        return Ignored(str(request))
+    except UnprocessableJob as request:
+        return NotProcessable(str(request))
+    except InvalidJobError as error:
+        return Failed(str(error))
+    except Exception as error:
+        if reraise_transient and isinstance(error, OperationalError) and is_transient(error):
+            raise
+        return Failed(str(error) or type(error).__name__, traceback.format_exc())
+    return Processed()
+
+
+@contextmanager
+def _running_here(job: AbstractJob) -> Iterator[None]:
+    job._is_running_here = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        job._is_running_here = False  # type: ignore[attr-defined]

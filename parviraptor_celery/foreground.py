@@ -1,0 +1,73 @@
+"""Runs a queue in this process, without Celery: for ``process_queue`` and for tests."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from . import registry, signals, sweep
+from .conf import settings
+from .dispatch import Budget, drain_lanes, drain_pool
+from .models import AbstractJob
+from .states import CLAIMABLE
+
+IDLE_SECONDS = 1.0
+
+
+class ForegroundWorker:
+    """Works off one queue until ``stop`` is set, one job at a time."""
+
+    def __init__(self, queue: type[AbstractJob], stop: threading.Event) -> None:
+        self.queue, self.stop = queue, stop
+        self.current: AbstractJob | None = None
+
+    def run(self) -> int:
+        """Run until told to stop; return the number of jobs run."""
+        total = 0
+        signals.job_claimed.connect(self._remember, sender=self.queue)
+        signals.job_finished.connect(self._forget, sender=self.queue)
+        try:
+            while not self.stop.is_set():
+                done = self.run_once()
+                total += done
+                if not done:
+                    self.stop.wait(IDLE_SECONDS)
+        finally:
+            signals.job_claimed.disconnect(self._remember, sender=self.queue)
+            signals.job_finished.disconnect(self._forget, sender=self.queue)
+        return total
+
+    def run_once(self) -> int:
+        """Rescue what died and run everything that is due; return the number of jobs run."""
+        done = 0
+        for using in registry.aliases_of(self.queue):
+            sweep.rescue(self.queue, using)
+            if self.queue.dependent_fields is None:
+                done += drain_pool(self.queue, using, self._budget(), batch=1).jobs
+            else:
+                done += self._run_lanes(using)
+        return done
+
+    def tell_current_job(self) -> None:
+        """Call ``on_job_terminated`` of the job that runs, if one does."""
+        if self.current is not None:
+            self.current.on_job_terminated()
+
+    def _run_lanes(self, using: str) -> int:
+        rows, done = self.queue.rows(using), 0
+        for status in CLAIMABLE:
+            for lane, _ in rows.lane_heads(status, after="", limit=settings.SWEEP_LANES):
+                report, _ = drain_lanes(self.queue, using, [lane], self._budget())
+                done += report.jobs
+                if self.stop.is_set():
+                    return done
+        return done
+
+    def _budget(self) -> Budget:
+        return Budget(jobs=float("inf"), seconds=float("inf"), stop=self.stop.is_set)
+
+    def _remember(self, job: AbstractJob, **_: Any) -> None:
+        self.current = job
+
+    def _forget(self, **_: Any) -> None:
+        self.current = None

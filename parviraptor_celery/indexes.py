@@ -1,0 +1,60 @@
+"""Indexes over the few rows that are still open, on every engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.backends.utils import names_digest, split_identifier
+from django.db.models import Q
+from django.db.models.indexes import Index
+
+
+class StatusIndex(Index):
+    """An index of the rows in one status.
+
+    PostgreSQL and SQLite get a partial index: it stays small however many finished rows the
+    table keeps. MySQL and MariaDB have none of these, and get the status as first column;
+    there one such index serves every status, so the others (``partial_only``) are left out.
+
+    >>> StatusIndex(fields=["lane", "id"], status="NEW")
+    """
+
+    suffix = "sti"
+
+    def __init__(
+        self, *, fields: Any = (), status: str, partial_only: bool = False, **kwargs: Any
+    ) -> None:
+        self.status = str(status)
+        self.partial_only = partial_only
+        super().__init__(fields=fields, **kwargs)
+
+    def deconstruct(self) -> Any:
+        path, args, kwargs = super().deconstruct()
+        kwargs["status"] = self.status
+        if self.partial_only:
+            kwargs["partial_only"] = True
+        return path, args, kwargs
+
+    def set_name_with_model(self, model: type[models.Model]) -> None:
+        # Django hashes the columns only; two statuses over the same columns need two names.
+        _, table = split_identifier(model._meta.db_table)
+        columns = [model._meta.get_field(name).column for name, _ in self.fields_orders]
+        digest = names_digest(table, *columns, self.status, length=6)
+        self.name = f"{table[:11]}_{columns[0][:7]}_{digest}_{self.suffix}".lstrip("_0123456789")
+
+    def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
+        if schema_editor.connection.features.supports_partial_indexes:
+            kept = {"name": self.name, "condition": Q(status=self.status)}
+            return Index(fields=self.fields, **kept).create_sql(
+                model, schema_editor, using, **kwargs
+            )
+        if self.partial_only:
+            return "DO 0"  # valid, and does nothing
+        full = Index(fields=["status", *self.fields], name=self.name)
+        return full.create_sql(model, schema_editor, using, **kwargs)
+
+    def remove_sql(self, model: Any, schema_editor: Any, **kwargs: Any) -> Any:
+        if self.partial_only and not schema_editor.connection.features.supports_partial_indexes:
+            return "DO 0"
+        return super().remove_sql(model, schema_editor, **kwargs)

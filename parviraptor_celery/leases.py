@@ -1,0 +1,126 @@
+"""Leases: a row belongs to a worker until a moment of the database's clock.
+
+A worker that lives renews what it holds (a heartbeat, every third of the lease); one that died
+doesn't, and its rows go back. Both apps use this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.db import DatabaseError, connections
+
+logger = logging.getLogger("parviraptor_celery")
+
+HEARTBEATS_PER_LEASE = 3
+_identity: tuple[int, str] | None = None
+
+
+def worker_identity() -> str:
+    """Return a name for this process that no earlier or later process has.
+
+    A host name or a pod's name comes back after a restart, and a process id is used again;
+    the random part is what makes the name safe to compare.
+    """
+    global _identity
+    if _identity is None or _identity[0] != os.getpid():
+        name = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+        _identity = (os.getpid(), name)
+    return _identity[1]
+
+
+class Heartbeat:
+    """Renews leases from one lazy thread, which has a database connection of its own.
+
+    The thread starts with the first lease and then looks every few seconds; a job that is
+    shorter than a third of its lease costs it nothing but an entry in a dictionary.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._entries: dict[object, _Entry] = {}
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def keep(self, renew: Callable[[], bool], lease_seconds: float) -> Iterator[None]:
+        """Call ``renew`` every third of ``lease_seconds`` while the block runs.
+
+        ``renew`` returns False when the lease is lost, which ends the calls. A database error
+        in it is logged and tried again a third later: the lease itself says what is true.
+        """
+        self._forget_the_parent()
+        every = lease_seconds / HEARTBEATS_PER_LEASE
+        entry = _Entry(renew, every, time.monotonic() + every)
+        key = object()
+        with self._changed:
+            self._entries[key] = entry
+            self._wake_or_start(every)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._entries.pop(key, None)
+
+    def _forget_the_parent(self) -> None:
+        # After a fork the thread is gone and the lock may be held by nobody.
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
+
+    def _wake_or_start(self, every: float) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._pause = every
+            self._thread = threading.Thread(target=self._run, name="lease-heartbeat", daemon=True)
+            self._thread.start()
+        elif every < self._pause:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while due := self._wait_for_due():
+                for key, entry in due:
+                    self._renew(key, entry)
+        finally:
+            connections.close_all()
+
+    def _wait_for_due(self) -> list[tuple[object, _Entry]]:
+        """Sleep until something is due; return it, or nothing after an idle pause."""
+        with self._changed:
+            while True:
+                moment = time.monotonic()
+                due = [(key, entry) for key, entry in self._entries.items() if entry.at <= moment]
+                if due:
+                    return due
+                if self._entries:
+                    self._pause = min(entry.every for entry in self._entries.values())
+                    self._changed.wait(min(entry.at for entry in self._entries.values()) - moment)
+                elif not self._changed.wait(self._pause) and not self._entries:
+                    self._thread = None
+                    return []
+
+    def _renew(self, key: object, entry: _Entry) -> None:
+        try:
+            held = entry.renew()
+        except DatabaseError as error:
+            logger.warning("a heartbeat failed (%s), trying again", type(error).__name__)
+            held = True
+        with self._changed:
+            if held and key in self._entries:
+                entry.at = time.monotonic() + entry.every
+            else:
+                self._entries.pop(key, None)
+
+
+class _Entry:
+    def __init__(self, renew: Callable[[], bool], every: float, at: float) -> None:
+        self.renew, self.every, self.at = renew, every, at
+
+
+heartbeat = Heartbeat()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from parviraptor_celery import cleanup, registry
+from parviraptor_celery.exceptions import UnknownQueue
+from parviraptor_celery.models import AbstractJob
+
+
+class Command(BaseCommand):
+    help = "Deletes processed jobs that are older than their queue keeps them."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only count what would be deleted"
+        )
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("--all-queues", action="store_true", help="clean every queue")
+        which.add_argument("--queue", metavar="APP.MODEL", help="clean one, e.g. shop.ExportJob")
+
+    def handle(
+        self, *args: Any, dry_run: bool, all_queues: bool, queue: str | None, **options: Any
+    ) -> None:
+        for model in registry.all_queues() if all_queues else [self._get(queue)]:
+            for using in registry.aliases_of(model):
+                self.stdout.write(self._clean(model, using, dry_run))
+
+    def _get(self, label: str | None) -> type[AbstractJob]:
+        try:
+            return registry.get_queue(label or "")
+        except UnknownQueue as error:
+            raise CommandError(str(error)) from error
+
+    def _clean(self, queue: type[AbstractJob], using: str, dry_run: bool) -> str:
+        name = f"{queue._meta.label} in {using}"
+        if cleanup.border_of(queue) is None:
+            return f"{name}: keeps its jobs for ever"
+        if dry_run:
+            return f"{name}: would delete {cleanup.count_old(queue, using)} jobs"
+        return f"{name}: deleted {cleanup.clean(queue, using, self._show)} jobs"
+
+    def _show(self, deleted: int) -> None:
+        if self.stdout.isatty():
+            self.stdout.write(f"  {deleted} deleted so far\r", ending="")

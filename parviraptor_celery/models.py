@@ -1,0 +1,368 @@
+"""The base classes of queues, and the verbs that move a job from state to state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, NoReturn, Self
+
+from django.db import IntegrityError, models, router, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from . import kicks
+from .backoff import BackoffStrategy
+from .clock import from_now, now
+from .conf import settings
+from .exceptions import (
+    CauseStillFailed,
+    DuplicateUniqueKey,
+    IllegalTransition,
+    LeaseLost,
+    TemporaryJobFailure,
+    UnknownField,
+)
+from .indexes import StatusIndex
+from .lanes import LANE_LENGTH, LaneField
+from .leases import worker_identity
+from .querysets import JobQuerySet
+from .states import TRANSITIONS, JobStatus
+from .ticks import AbstractTick
+
+__all__ = ["AbstractJob", "AbstractJobFactory", "BackoffStrategy", "JobStatus", "Tick"]
+
+AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
+
+
+class AbstractJob(models.Model):
+    """A job: a row of the user's own model. Derive from what ``AbstractJobFactory`` makes.
+
+    The engine writes the columns below; ``process()`` and the rest of the project may write
+    all others. Every write of the engine is fenced by ``(id, status, attempt)``: a worker whose
+    lease ran out changes nothing.
+    """
+
+    BACKOFF_STRATEGY: ClassVar[BackoffStrategy] = BackoffStrategy.EXPONENTIAL
+    BACKOFF_STEP_MINUTES: ClassVar[float] = 2
+    TEMPORARY_FAILURE_THRESHOLD: ClassVar[int] = 19
+    DEFERRED_RETRY_THRESHOLD: ClassVar[int] = 19
+    MAX_AGE_FOR_PROCESSED_JOBS_IN_DAYS: ClassVar[float | None] = 7
+    MAX_TIMEFRAME_FOR_JOB_PROCESSING_IN_MIN: ClassVar[float] = 30
+    MAX_TIMEFRAME_FOR_UNPROCESSED_JOBS_IN_MIN: ClassVar[float] = 960
+    atomic: ClassVar[bool] = False
+    """Run ``process()`` and record its outcome in one transaction: exactly-once effects there."""
+
+    dependent_fields: ClassVar[list[str] | None] = None
+
+    Status = JobStatus
+
+    creation_date = models.DateTimeField(default=timezone.now, editable=False)
+    modification_date = models.DateTimeField(default=timezone.now, editable=False)
+    status = models.CharField(max_length=10, choices=JobStatus, default=JobStatus.NEW)
+    error_count = models.PositiveIntegerField(default=0)
+    error_message = models.TextField(blank=True, default="")
+    error_traceback = models.TextField(blank=True, default="", editable=False)
+    run_after = models.DateTimeField(null=True, blank=True)
+    priority = models.SmallIntegerField(default=0)
+    unique_key = models.CharField(max_length=128, null=True, unique=True, editable=False)  # noqa: DJ001
+    lane = LaneField()
+    running_lane = models.CharField(  # noqa: DJ001
+        max_length=LANE_LENGTH, null=True, unique=True, editable=False
+    )
+    attempt = models.PositiveIntegerField(default=0, editable=False)
+    worker_deaths = models.PositiveSmallIntegerField(default=0, editable=False)
+    lease_until = models.DateTimeField(null=True, editable=False)
+    leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
+    begun_at = models.DateTimeField(null=True, editable=False)
+    failed_by = models.BigIntegerField(null=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                name="%(app_label)s_%(class)s_status",
+                condition=Q(status__in=JobStatus.values),
+            ),
+            models.CheckConstraint(
+                name="%(app_label)s_%(class)s_lease",
+                condition=Q(status=JobStatus.PROCESSING, lease_until__isnull=False)
+                | (
+                    ~Q(status=JobStatus.PROCESSING)
+                    & Q(lease_until__isnull=True, running_lane__isnull=True)
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.pk} ({self.status})"
+
+    # What the user's class overrides
+
+    def process(self) -> None:
+        """Do the work of this job. Fields set on ``self`` are saved with the outcome.
+
+        Raise one of ``parviraptor_celery.exceptions`` to choose an outcome; any other
+        exception makes the job ``FAILED``, with its message and traceback.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no process() method.")
+
+    def is_processable(self) -> bool:
+        """Return False to leave the job waiting, uncounted, and pause its lane for a minute."""
+        return True
+
+    def on_job_terminated(self) -> None:
+        """Called when the process that runs this job was told to stop while it runs."""
+
+    # What the user's class calls
+
+    def raise_temporary_failure(self, message: str) -> NoReturn:
+        """Give up for now; the job runs again after its back-off."""
+        raise TemporaryJobFailure(message, self.error_count)
+
+    def update_job_for_being_resumed(self, db_alias: str | None = None) -> bool:
+        """Hand a running job back to its queue at no cost; return whether it was still ours."""
+        if db_alias is not None:
+            self._state.db = db_alias
+        return self.put_back()
+
+    @classmethod
+    def enqueue(
+        cls,
+        *,
+        using: str | None = None,
+        run_after: datetime | timedelta | None = None,
+        priority: int = 0,
+        unique_key: str | None = None,
+        **fields: Any,
+    ) -> Self:
+        """Create a job in the caller's transaction and wake a worker when that commits.
+
+        Args:
+            using: the database alias; by default where the router writes this model.
+            run_after: not before this moment (aware), or this long from now.
+            priority: higher runs earlier among the ready jobs of an independent queue.
+            unique_key: at most one waiting job of the queue carries this key.
+            fields: the fields of the queue's own model.
+
+        Raises:
+            UnknownField: the queue has no such field.
+            DuplicateUniqueKey: a job with this key is waiting.
+        """
+        alias = using or router.db_for_write(cls)
+        if isinstance(run_after, timedelta):
+            run_after = timezone.now() + run_after
+        cls._refuse_unknown(fields)
+        job = cls(run_after=run_after, priority=priority, unique_key=unique_key, **fields)
+        job._insert(alias)
+        kicks.on_commit(job, alias)
+        return job
+
+    @classmethod
+    def enqueue_many(cls, jobs: Iterable[Self], *, using: str | None = None) -> list[Self]:
+        """Insert ``jobs`` (unsaved instances) in bulk and wake workers when that commits."""
+        alias = using or router.db_for_write(cls)
+        created = cls.rows(alias).bulk_create(list(jobs))
+        kicks.many_on_commit(cls, alias, {job.lane for job in created})
+        return created
+
+    def retry(self) -> int:
+        """Bring a failed job back, with the jobs that failed because of it; return the rows.
+
+        Raises:
+            IllegalTransition: the job has not failed.
+            CauseStillFailed: the job failed because of an earlier one that is still failed.
+        """
+        self._expect(JobStatus.FAILED, "retried")
+        jobs = self.rows(self._alias)
+        if self.failed_by and jobs.filter(pk=self.failed_by, status=JobStatus.FAILED).exists():
+            raise CauseStillFailed(
+                f"{self._meta.label} {self.pk} failed because of job {self.failed_by}. "
+                "Retry or ignore that one first."
+            )
+        fresh = {"error_count": 0, "error_message": "", "error_traceback": "", "failed_by": None}
+        with transaction.atomic(using=self._alias):
+            rows = int(self._move(JobStatus.NEW, run_after=None, worker_deaths=0, **fresh))
+            if rows:
+                rows += jobs.filter(status=JobStatus.FAILED, failed_by=self.pk).update(
+                    status=JobStatus.NEW, modification_date=now(), **fresh
+                )
+            kicks.on_commit(self, self._alias)
+        return rows
+
+    def ignore(self) -> bool:
+        """Set a failed job aside, so that newcomers of its lane run again."""
+        self._expect(JobStatus.FAILED, "ignored")
+        return self._move(JobStatus.IGNORED)
+
+    # The verbs of the engine: each is one fenced UPDATE of its own columns
+
+    def claim(self) -> bool:
+        """Lease this job to this process; False when somebody else was faster.
+
+        Raises:
+            IntegrityError: another job of the lane is running (the guarantee of last resort).
+        """
+        return self._move(
+            JobStatus.PROCESSING,
+            attempt=self.attempt + 1,
+            running_lane=self.lane,
+            lease_until=from_now(settings.LEASE_SECONDS),
+            leased_by=worker_identity(),
+            begun_at=now(),
+            unique_key=None,
+        )
+
+    def renew(self) -> bool:
+        """Extend the lease; False when it is lost."""
+        return bool(self._held().update(lease_until=from_now(settings.LEASE_SECONDS)))
+
+    def begin(self) -> bool:
+        """Renew the lease of a job claimed in a batch and note that its body starts now."""
+        return bool(
+            self._held().update(
+                lease_until=from_now(settings.LEASE_SECONDS), begun_at=now(), unique_key=None
+            )
+        )
+
+    def put_back(self, **columns: Any) -> bool:
+        """Return a running job to the waiting ones; by itself this counts nothing."""
+        return self._move(JobStatus.NEW, **AT_REST, begun_at=None, **columns)
+
+    def finish(self, status: JobStatus, **columns: Any) -> bool:
+        """End the run of this job in ``status``."""
+        return self._move(status, **AT_REST, **columns)
+
+    # Saving
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save as usual; while the job runs, only the user's own columns, and only if still ours.
+
+        Raises:
+            LeaseLost: the job runs here, but its lease ran out and it was taken away.
+        """
+        if not getattr(self, "_is_running_here", False):
+            super().save(*args, **kwargs)
+            return
+        names = kwargs.get("update_fields")
+        own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
+        columns = {field.attname: getattr(self, field.attname) for field in own}
+        if columns and not self._held().update(**columns):
+            raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
+
+    @classmethod
+    def own_fields(cls) -> list[models.Field[Any, Any]]:
+        """Return the fields that the user's class added and that a run may change."""
+        fixed = {field.name for field in AbstractJob._meta.get_fields()}
+        fixed.update(cls.dependent_fields or ())
+        return [f for f in cls._meta.concrete_fields if f.name not in fixed and not f.primary_key]
+
+    @classmethod
+    def rows(cls, using: str) -> JobQuerySet[Self]:
+        """Return the rows of this queue in ``using``, whatever managers the user's class has."""
+        return JobQuerySet(cls, using=using)
+
+    @property
+    def _alias(self) -> str:
+        return self._state.db or router.db_for_write(type(self))
+
+    def _held(self) -> JobQuerySet[Self]:
+        return self.rows(self._alias).filter(
+            pk=self.pk, status=JobStatus.PROCESSING, attempt=self.attempt
+        )
+
+    def _move(self, to: JobStatus, **columns: Any) -> bool:
+        """Write one transition, fenced; the only place where a status is written."""
+        if to not in TRANSITIONS[JobStatus(self.status)]:
+            raise IllegalTransition(f"{self._meta.label} {self.pk}: {self.status} can't become {to}.")
+        fence = self.rows(self._alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
+        if not fence.update(status=to, modification_date=now(), **columns):
+            return False
+        self.status = to
+        for name, value in columns.items():
+            if not hasattr(value, "resolve_expression"):
+                setattr(self, name, value)
+        return True
+
+    def _expect(self, status: JobStatus, verb: str) -> None:
+        if self.status != status:
+            raise IllegalTransition(
+                f"{self._meta.label} {self.pk} is {self.status}; only a {status} job can be {verb}."
+            )
+
+    def _insert(self, alias: str) -> None:
+        if self.unique_key is None:
+            self.save(using=alias, force_insert=True)
+            return
+        try:
+            with transaction.atomic(using=alias):
+                self.save(using=alias, force_insert=True)
+        except IntegrityError as error:
+            if not self.rows(alias).filter(unique_key=self.unique_key).exists():
+                raise
+            raise DuplicateUniqueKey(
+                f"{self._meta.label}: a job with unique_key={self.unique_key!r} is waiting already."
+            ) from error
+
+    @classmethod
+    def _refuse_unknown(cls, fields: dict[str, Any]) -> None:
+        known = {name for f in cls._meta.concrete_fields for name in (f.name, f.attname)}
+        unknown = sorted(set(fields) - known - set(vars(cls)))
+        if unknown:
+            own = ", ".join(field.name for field in cls.own_fields()) or "none"
+            raise UnknownField(
+                f"{cls._meta.label} has no field {', '.join(unknown)}. Its own fields: "
+                f"{', '.join([*(cls.dependent_fields or ()), own])}."
+            )
+
+
+class AbstractJobFactory:
+    """Makes the base class of a queue."""
+
+    @staticmethod
+    def make_base_class(dependent_fields: list[str] | None) -> type[AbstractJob]:
+        """Return the abstract base for a queue.
+
+        Args:
+            dependent_fields: ``None``: the jobs are independent of each other. ``[]``: one job
+                at a time, in order. Names of fields: jobs with equal values in them run one at
+                a time, in order.
+
+        >>> class Export(AbstractJobFactory.make_base_class(dependent_fields=["shop"])):
+        ...     shop = models.CharField(max_length=40)
+        """
+        names = None if dependent_fields is None else list(dependent_fields)
+        kind = _INDEPENDENT if names is None else _ORDERED
+
+        class DerivedJob(AbstractJob):
+            dependent_fields = names
+
+            class Meta(AbstractJob.Meta):
+                abstract = True
+                indexes = kind
+
+        return DerivedJob
+
+
+_ORDERED = [
+    StatusIndex(fields=["lane", "id"], status=JobStatus.NEW),
+    StatusIndex(fields=["lane", "id"], status=JobStatus.FAILED, partial_only=True),
+    StatusIndex(fields=["lane", "id"], status=JobStatus.DEFERRED, partial_only=True),
+    StatusIndex(fields=["id"], status=JobStatus.PROCESSING),
+    models.Index(fields=["status", "modification_date"]),
+]
+_INDEPENDENT = [
+    StatusIndex(fields=["-priority", "id"], status=JobStatus.NEW),
+    StatusIndex(fields=["id"], status=JobStatus.DEFERRED),
+    StatusIndex(fields=["id"], status=JobStatus.PROCESSING, partial_only=True),
+    models.Index(fields=["status", "modification_date"]),
+]
+
+
+class Tick(AbstractTick):
+    """When the queues were last swept and cleaned."""
+
+    class Meta(AbstractTick.Meta):
+        pass
+

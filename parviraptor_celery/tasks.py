@@ -1,0 +1,80 @@
+"""The Celery tasks: thin shells around dispatch, sweep and cleanup."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Task, shared_task
+from celery.signals import worker_ready
+
+from . import broker, cleanup, kicks, registry, sweep
+from .conf import settings
+from .dispatch import Budget, Report, drain_lanes, drain_pool
+from .exceptions import UnknownQueue
+
+logger = logging.getLogger("parviraptor_celery")
+
+
+@shared_task(name=kicks.PROCESS, bind=True, acks_late=False, ignore_result=True, max_retries=None)
+def process_jobs(
+    self: Task, queue: str, using: str = "default", lanes: list[str] | None = None
+) -> int:
+    """Work off ``lanes`` of a queue, or an independent queue; return the number of jobs run.
+
+    A queue that this worker doesn't know (yet) is left alone: its rows wait for a worker that
+    does. Jobs that were put back show as RETRY, due at the earliest of their times.
+    """
+    try:
+        model = registry.get_queue(queue)
+    except UnknownQueue as error:
+        logger.warning("a kick was left alone: %s", error)
+        return 0
+    budget = Budget()
+    if model.dependent_fields is None:
+        report, rest = drain_pool(model, using, budget), None
+        is_unfinished = report.is_exhausted
+    else:
+        report, rest = drain_lanes(model, using, lanes or [], budget)
+        is_unfinished = bool(rest)
+    if is_unfinished:
+        broker.kick(kicks.PROCESS, queue=queue, using=using, lanes=rest)
+    _retry_when_due(self, report, queue=queue, using=using)
+    return report.jobs
+
+
+@shared_task(name=kicks.DISPATCH, acks_late=False, ignore_result=True)
+def dispatch_jobs(force: bool = False) -> bool:
+    """Rescue expired leases and kick what waits; False when another sweep has just done so."""
+    return sweep.sweep_all(force=force)
+
+
+@shared_task(name="parviraptor_celery.clean_jobs", acks_late=False, ignore_result=True)
+def clean_jobs() -> int:
+    """Delete old processed jobs of every queue; return the number of rows."""
+    return cleanup.clean_all()
+
+
+def _retry_when_due(task: Task, report: Report, **kwargs: Any) -> None:
+    """Let Celery come back for the jobs that were put back.
+
+    ``run_after`` is committed already and decides; the countdown is only its echo. It is capped
+    because Redis delivers a message again that is held longer than its visibility timeout
+    (celery#5935). Run eagerly, a retry would recurse, so the sweep does it there.
+    """
+    if not report.pauses or task.request.is_eager:
+        return
+    pause = min(report.pauses.values()).total_seconds()
+    lanes = [lane for lane in report.pauses if lane is not None]
+    raise task.retry(
+        kwargs={**kwargs, "lanes": lanes or None},
+        countdown=min(pause, settings.RETRY_COUNTDOWN_CAP_SECONDS),
+        max_retries=None,
+    )
+
+
+@worker_ready.connect(dispatch_uid="parviraptor_celery.sweep_without_beat")
+def sweep_without_beat(sender: Any, **_: Any) -> None:
+    """Let the worker's own timer ask for sweeps, should beat be late or missing."""
+    interval = settings.DISPATCH_INTERVAL_SECONDS
+    sender.timer.call_repeatedly(interval, broker.kick, args=(kicks.DISPATCH,))

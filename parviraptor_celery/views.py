@@ -1,0 +1,51 @@
+"""Two pages for monitoring: one for machines, one for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from . import monitoring
+from .conf import settings
+
+View = Callable[[HttpRequest], HttpResponse]
+
+
+def open_or_staff(view: View) -> View:
+    """Let everybody in, or only staff where ``MONITORING_IS_OPEN`` is False."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest) -> HttpResponse:
+        user = getattr(request, "user", None)
+        if not settings.MONITORING_IS_OPEN and not (user and user.is_active and user.is_staff):
+            raise PermissionDenied
+        return view(request)
+
+    return guarded
+
+
+@require_safe
+@never_cache
+@open_or_staff
+def queue_monitoring(request: HttpRequest) -> HttpResponse:
+    """Answer "Alles OK", or a line for each queue that needs a person."""
+    lines = [str(queue) for queue in monitoring.health_of_all() if not queue.is_fine]
+    return HttpResponse("\n".join(lines) or "Alles OK", content_type="text/plain; charset=utf-8")
+
+
+@require_safe
+@never_cache
+@open_or_staff
+def open_queue_entries(request: HttpRequest) -> HttpResponse:
+    """Show a table of the open jobs of every queue."""
+    queues = [
+        (queue._meta.label, list(counts.values())) for queue, counts in monitoring.open_entries()
+    ]
+    context = {"queues": queues, "states": [str(s.value) for s in monitoring.OPEN_STATES]}
+    return render(request, "parviraptor_celery/open_queue_entries.html", context)
