@@ -76,14 +76,41 @@ class Failed(Outcome):
 class Run:
     """A job that was run: how it ended, and what its body changed on it."""
 
-    job: AbstractJob
+    row: AbstractJob
     outcome: Outcome
     changes: dict[str, Any] = field(default_factory=dict)
     is_settled: bool = False
     is_recorded: bool = False
     """Whether the settlement found the job still ours."""
+
     pause: timedelta | None = None
     """How long the job waits now, when it was put back."""
+
+    @property
+    def leaves_lane(self) -> bool:
+        return isinstance(self.outcome, Processed | Ignored)
+
+    @property
+    def pauses_pool(self) -> bool:
+        return isinstance(self.outcome, NotProcessable)
+
+    def settle(self) -> bool:
+        """Write the outcome; False when the job was no longer ours.
+
+        Called inside a transaction, which may start again: ``announce`` follows afterwards.
+        """
+        self.row.status = JobStatus.PROCESSING  # as it was, should the transaction start again
+        self.is_recorded = _transition(self)
+        self.is_settled = True
+        return self.is_recorded
+
+    def announce(self) -> None:
+        """Send the signal of a settled run, outside of any transaction of the engine."""
+        job = self.row
+        if self.is_recorded:
+            signals.job_finished.send_robust(sender=type(job), job=job, outcome=self.outcome)
+        else:
+            signals.lease_lost.send_robust(sender=type(job), job=job)
 
 
 def run(job: AbstractJob) -> Run:
@@ -97,39 +124,19 @@ def run(job: AbstractJob) -> Run:
         return _run_atomically(job) if job.atomic else _run_body(job)
 
 
-def settle(finished: Run) -> bool:
-    """Write the outcome of a run; False when the job was no longer ours.
-
-    Called inside a transaction, which may start again: ``announce`` follows when it is through.
-    """
-    finished.job.status = JobStatus.PROCESSING  # as it was, should the transaction start again
-    finished.is_recorded = _transition(finished)
-    finished.is_settled = True
-    return finished.is_recorded
-
-
-def announce(finished: Run) -> None:
-    """Send the signal of a settled run, outside of any transaction of the engine."""
-    job = finished.job
-    if finished.is_recorded:
-        signals.job_finished.send_robust(sender=type(job), job=job, outcome=finished.outcome)
-    else:
-        signals.lease_lost.send_robust(sender=type(job), job=job)
-
-
 def _transition(finished: Run) -> bool:
-    job, changes, message = finished.job, finished.changes, finished.outcome.message
+    job, changes, message = finished.row, finished.changes, finished.outcome.message
     match finished.outcome:
         case Processed():
-            return job.finish(JobStatus.PROCESSED, **{"error_message": ""} | changes)
+            return job.rest(JobStatus.PROCESSED, **{"error_message": ""} | changes)
         case Ignored():
-            return job.finish(JobStatus.IGNORED, error_message=message, **changes)
+            return job.rest(JobStatus.IGNORED, error_message=message, **changes)
         case NotProcessable():
             return _wait(finished, PAUSE_OF_UNPROCESSABLE)
         case Deferred() if job.error_count >= job.DEFERRED_RETRY_THRESHOLD:
             return _give_up(finished, "deferred retry threshold exceeded")
         case Deferred():
-            return job.finish(
+            return job.rest(
                 JobStatus.DEFERRED,
                 error_message=message, error_count=job.error_count + 1, **changes,
             )
@@ -143,7 +150,7 @@ def _transition(finished: Run) -> bool:
                 finished, pause, error_message=message, error_count=job.error_count + 1
             )
         case Failed(details=details):
-            return job.finish(
+            return job.rest(
                 JobStatus.FAILED, error_message=message, error_traceback=details, **changes
             )
     raise AssertionError(f"no transition for {finished.outcome!r}")
@@ -151,13 +158,13 @@ def _transition(finished: Run) -> bool:
 
 def _wait(finished: Run, pause: timedelta, **columns: Any) -> bool:
     finished.pause = pause
-    return finished.job.put_back(run_after=from_now(pause), **columns, **finished.changes)
+    return finished.row.put_back(run_after=from_now(pause), **columns, **finished.changes)
 
 
 def _give_up(finished: Run, reason: str) -> bool:
-    job = finished.job
+    job = finished.row
     finished.outcome = Failed(f"{reason}: {finished.outcome.message}")
-    return job.finish(
+    return job.rest(
         JobStatus.FAILED,
         error_message=finished.outcome.message,
         error_count=job.error_count + 1,
@@ -172,13 +179,13 @@ def _run_atomically(job: AbstractJob) -> Run:
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with transaction.atomic(using=job._alias):
+            with transaction.atomic(using=job.alias):
                 finished = _run_body(job, reraise_transient=attempt < ATTEMPTS)
-                if not isinstance(finished.outcome, Processed) or not settle(finished):
+                if not isinstance(finished.outcome, Processed) or not finished.settle():
                     raise _Undo
         except _Undo:
             if not finished.is_settled:
-                in_transaction(job._alias, lambda: settle(finished))
+                in_transaction(job.alias, finished.settle)
             return finished
         except OperationalError as error:
             if attempt == ATTEMPTS or not is_transient(error):

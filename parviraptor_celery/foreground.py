@@ -7,7 +7,8 @@ from typing import Any
 
 from . import registry, signals, sweep
 from .conf import settings
-from .dispatch import Budget, drain_lanes, drain_pool
+from .dispatch import run_lanes, run_pool
+from .drains import Budget
 from .models import AbstractJob
 from .states import CLAIMABLE
 
@@ -43,7 +44,7 @@ class ForegroundWorker:
         for using in registry.aliases_of(self.queue):
             sweep.rescue(self.queue, using)
             if self.queue.dependent_fields is None:
-                done += drain_pool(self.queue, using, self._budget(), batch=1).jobs
+                done += run_pool(self.queue, using, self._budget(), batch=1).rows
             else:
                 done += self._run_lanes(using)
         return done
@@ -57,14 +58,13 @@ class ForegroundWorker:
         rows, done = self.queue.rows(using), 0
         for status in CLAIMABLE:
             for lane, _ in rows.lane_heads(status, after="", limit=settings.SWEEP_LANES):
-                report, _ = drain_lanes(self.queue, using, [lane], self._budget())
-                done += report.jobs
+                done += run_lanes(self.queue, using, [lane], self._budget()).rows
                 if self.stop.is_set():
                     return done
         return done
 
     def _budget(self) -> Budget:
-        return Budget(jobs=float("inf"), seconds=float("inf"), stop=self.stop.is_set)
+        return Budget.endless(self.stop.is_set)
 
     def _remember(self, job: AbstractJob, **_: Any) -> None:
         self.current = job

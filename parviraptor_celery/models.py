@@ -12,29 +12,26 @@ from django.utils import timezone
 
 from . import kicks
 from .backoff import BackoffStrategy
-from .clock import from_now, now
+from .clock import now
 from .conf import settings
 from .exceptions import (
     CauseStillFailed,
     DuplicateUniqueKey,
-    IllegalTransition,
     LeaseLost,
     TemporaryJobFailure,
     UnknownField,
 )
+from .fencing import FencedRow
 from .indexes import StatusIndex
 from .lanes import LANE_LENGTH, LaneField
-from .leases import worker_identity
 from .querysets import JobQuerySet
 from .states import TRANSITIONS, JobStatus
 from .ticks import AbstractTick
 
 __all__ = ["AbstractJob", "AbstractJobFactory", "BackoffStrategy", "JobStatus", "Tick"]
 
-AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
 
-
-class AbstractJob(models.Model):
+class AbstractJob(FencedRow, models.Model):
     """A job: a row of the user's own model. Derive from what ``AbstractJobFactory`` makes.
 
     The engine writes the columns below; ``process()`` and the rest of the project may write
@@ -55,6 +52,10 @@ class AbstractJob(models.Model):
     dependent_fields: ClassVar[list[str] | None] = None
 
     Status = JobStatus
+    TRANSITIONS = TRANSITIONS
+    LEASED = JobStatus.PROCESSING
+    STAMP = "modification_date"
+    UNBEGUN: ClassVar[dict[str, Any]] = {"begun_at": None}
 
     creation_date = models.DateTimeField(default=timezone.now, editable=False)
     modification_date = models.DateTimeField(default=timezone.now, editable=False)
@@ -174,65 +175,41 @@ class AbstractJob(models.Model):
             IllegalTransition: the job has not failed.
             CauseStillFailed: the job failed because of an earlier one that is still failed.
         """
-        self._expect(JobStatus.FAILED, "retried")
-        jobs = self.rows(self._alias)
+        self.expect(JobStatus.FAILED, "retried")
+        jobs = self.rows(self.alias)
         if self.failed_by and jobs.filter(pk=self.failed_by, status=JobStatus.FAILED).exists():
             raise CauseStillFailed(
                 f"{self._meta.label} {self.pk} failed because of job {self.failed_by}. "
                 "Retry or ignore that one first."
             )
         fresh = {"error_count": 0, "error_message": "", "error_traceback": "", "failed_by": None}
-        with transaction.atomic(using=self._alias):
-            rows = int(self._move(JobStatus.NEW, run_after=None, worker_deaths=0, **fresh))
+        with transaction.atomic(using=self.alias):
+            rows = int(self.move(JobStatus.NEW, run_after=None, worker_deaths=0, **fresh))
             if rows:
                 rows += jobs.filter(status=JobStatus.FAILED, failed_by=self.pk).update(
                     status=JobStatus.NEW, modification_date=now(), **fresh
                 )
-            kicks.on_commit(self, self._alias)
+            kicks.on_commit(self, self.alias)
         return rows
 
     def ignore(self) -> bool:
         """Set a failed job aside, so that newcomers of its lane run again."""
-        self._expect(JobStatus.FAILED, "ignored")
-        return self._move(JobStatus.IGNORED)
+        self.expect(JobStatus.FAILED, "ignored")
+        return self.move(JobStatus.IGNORED)
 
     # The verbs of the engine: each is one fenced UPDATE of its own columns
 
-    def claim(self) -> bool:
-        """Lease this job to this process; False when somebody else was faster.
-
-        Raises:
-            IntegrityError: another job of the lane is running (the guarantee of last resort).
-        """
-        return self._move(
-            JobStatus.PROCESSING,
-            attempt=self.attempt + 1,
-            running_lane=self.lane,
-            lease_until=from_now(settings.LEASE_SECONDS),
-            leased_by=worker_identity(),
-            begun_at=now(),
-            unique_key=None,
-        )
-
-    def renew(self) -> bool:
-        """Extend the lease; False when it is lost."""
-        return bool(self._held().update(lease_until=from_now(settings.LEASE_SECONDS)))
+    def claim(self, **columns: Any) -> bool:
+        """Lease this job to this process and begin it; False when somebody else was faster."""
+        return super().claim(begun_at=now(), unique_key=None, **columns)
 
     def begin(self) -> bool:
         """Renew the lease of a job claimed in a batch and note that its body starts now."""
-        return bool(
-            self._held().update(
-                lease_until=from_now(settings.LEASE_SECONDS), begun_at=now(), unique_key=None
-            )
-        )
+        return self.renew(begun_at=now(), unique_key=None)
 
     def put_back(self, **columns: Any) -> bool:
         """Return a running job to the waiting ones; by itself this counts nothing."""
-        return self._move(JobStatus.NEW, **AT_REST, begun_at=None, **columns)
-
-    def finish(self, status: JobStatus, **columns: Any) -> bool:
-        """End the run of this job in ``status``."""
-        return self._move(status, **AT_REST, **columns)
+        return self.rest(JobStatus.NEW, begun_at=None, **columns)
 
     # Saving
 
@@ -248,7 +225,7 @@ class AbstractJob(models.Model):
         names = kwargs.get("update_fields")
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: getattr(self, field.attname) for field in own}
-        if columns and not self._held().update(**columns):
+        if columns and not self.held().update(**columns):
             raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
 
     @classmethod
@@ -259,37 +236,13 @@ class AbstractJob(models.Model):
         return [f for f in cls._meta.concrete_fields if f.name not in fixed and not f.primary_key]
 
     @classmethod
+    def lease_seconds(cls) -> float:
+        return settings.LEASE_SECONDS
+
+    @classmethod
     def rows(cls, using: str) -> JobQuerySet[Self]:
         """Return the rows of this queue in ``using``, whatever managers the user's class has."""
         return JobQuerySet(cls, using=using)
-
-    @property
-    def _alias(self) -> str:
-        return self._state.db or router.db_for_write(type(self))
-
-    def _held(self) -> JobQuerySet[Self]:
-        return self.rows(self._alias).filter(
-            pk=self.pk, status=JobStatus.PROCESSING, attempt=self.attempt
-        )
-
-    def _move(self, to: JobStatus, **columns: Any) -> bool:
-        """Write one transition, fenced; the only place where a status is written."""
-        if to not in TRANSITIONS[JobStatus(self.status)]:
-            raise IllegalTransition(f"{self._meta.label} {self.pk}: {self.status} can't become {to}.")
-        fence = self.rows(self._alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
-        if not fence.update(status=to, modification_date=now(), **columns):
-            return False
-        self.status = to
-        for name, value in columns.items():
-            if not hasattr(value, "resolve_expression"):
-                setattr(self, name, value)
-        return True
-
-    def _expect(self, status: JobStatus, verb: str) -> None:
-        if self.status != status:
-            raise IllegalTransition(
-                f"{self._meta.label} {self.pk} is {self.status}; only a {status} job can be {verb}."
-            )
 
     def _insert(self, alias: str) -> None:
         if self.unique_key is None:

@@ -52,7 +52,7 @@ def _give_back(job: AbstractJob) -> bool:
     deaths = job.worker_deaths + (job.begun_at is not None)
     if deaths < settings.MAX_WORKER_DEATHS:
         return job.put_back(worker_deaths=deaths)
-    return job.finish(
+    return job.rest(
         JobStatus.FAILED, worker_deaths=deaths, error_message=WORKER_DIED.format(deaths)
     )
 

@@ -8,9 +8,9 @@ from typing import Any
 from celery import Task, shared_task
 from celery.signals import worker_ready
 
-from . import broker, cleanup, kicks, registry, sweep
+from . import broker, cleanup, dispatch, kicks, registry, sweep
 from .conf import settings
-from .dispatch import Budget, Report, drain_lanes, drain_pool
+from .drains import Report
 from .exceptions import UnknownQueue
 
 logger = logging.getLogger("parviraptor_celery")
@@ -30,17 +30,15 @@ def process_jobs(
     except UnknownQueue as error:
         logger.warning("a kick was left alone: %s", error)
         return 0
-    budget = Budget()
+    budget = dispatch.kick_budget()
     if model.dependent_fields is None:
-        report, rest = drain_pool(model, using, budget), None
-        is_unfinished = report.is_exhausted
+        report = dispatch.run_pool(model, using, budget)
     else:
-        report, rest = drain_lanes(model, using, lanes or [], budget)
-        is_unfinished = bool(rest)
-    if is_unfinished:
-        broker.kick(kicks.PROCESS, queue=queue, using=using, lanes=rest)
-    _retry_when_due(self, report, queue=queue, using=using)
-    return report.jobs
+        report = dispatch.run_lanes(model, using, lanes or [], budget)
+    if report.left_over or (report.is_exhausted and not lanes):
+        broker.kick(kicks.PROCESS, queue=queue, using=using, lanes=report.left_over or None)
+    retry_when_due(self, report, queue=queue, using=using)
+    return report.rows
 
 
 @shared_task(name=kicks.DISPATCH, acks_late=False, ignore_result=True)
@@ -55,7 +53,7 @@ def clean_jobs() -> int:
     return cleanup.clean_all()
 
 
-def _retry_when_due(task: Task, report: Report, **kwargs: Any) -> None:
+def retry_when_due(task: Task, report: Report, **kwargs: Any) -> None:
     """Let Celery come back for the jobs that were put back.
 
     ``run_after`` is committed already and decides; the countdown is only its echo. It is capped

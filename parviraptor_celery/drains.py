@@ -1,0 +1,101 @@
+"""Works a feed off, within a budget. Both apps use this module."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Protocol
+
+
+@dataclass
+class Budget:
+    """How much one task may do before it makes room for others: rows, and seconds."""
+
+    rows: float
+    seconds: float
+    stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self._deadline = time.monotonic() + self.seconds
+
+    @classmethod
+    def endless(cls, stop: Callable[[], bool] = lambda: False) -> Budget:
+        """Return a budget that only ``stop`` ends."""
+        return cls(float("inf"), float("inf"), stop)
+
+    def spend(self) -> None:
+        self.rows -= 1
+
+    @property
+    def is_spent(self) -> bool:
+        return self.rows <= 0 or time.monotonic() >= self._deadline or self.stop()
+
+
+@dataclass
+class Report:
+    """What was done: rows run, lanes that the budget left over, when what was put back is due."""
+
+    rows: int = 0
+    is_exhausted: bool = False
+    left_over: list[str] = field(default_factory=list)
+    pauses: dict[str | None, timedelta] = field(default_factory=dict)
+
+    def pause(self, lane: str | None, pause: timedelta) -> None:
+        self.pauses[lane] = min(pause, self.pauses.get(lane, pause))
+
+
+class Feed(Protocol):
+    """Where a drain gets its rows from, and how it runs one."""
+
+    def first(self) -> Any:
+        """Claim a row in a transaction of its own, or return None."""
+
+    def run(self, row: Any) -> Any:
+        """Run a claimed row and return how that went."""
+
+    def settle(self, run: Any, *, claim_next: bool) -> Any:
+        """Settle a run; if asked, claim what follows it in the same transaction."""
+
+    def announce(self, run: Any, report: Report) -> None:
+        """Tell about a settled run, outside of the transaction."""
+
+    def close(self) -> None:
+        """Give back what was claimed and not begun."""
+
+
+def drain(feed: Feed, budget: Budget, report: Report) -> None:
+    """Work off ``feed`` until it is empty or the budget is spent.
+
+    After a settlement that found no successor the feed is asked once more, in a new
+    transaction: a row that was inserted while the last one ran is seen only then.
+    """
+    try:
+        row = feed.first()
+        while row is not None:
+            run = feed.run(row)
+            budget.spend()
+            report.rows += 1
+            report.is_exhausted = budget.is_spent
+            row = feed.settle(run, claim_next=not report.is_exhausted)
+            feed.announce(run, report)
+            if row is None and not report.is_exhausted:
+                row = feed.first()
+    finally:
+        feed.close()
+
+
+def drain_lanes(
+    make_feed: Callable[[str], Feed], lanes: list[str], budget: Budget
+) -> Report:
+    """Work off ``lanes`` one after another; the report names those that the budget left over."""
+    report = Report()
+    for position, lane in enumerate(lanes):
+        if not budget.is_spent:
+            report.is_exhausted = False
+            drain(make_feed(lane), budget, report)
+        if budget.is_spent:
+            report.left_over = lanes[position if report.is_exhausted else position + 1 :]
+            break
+    return report

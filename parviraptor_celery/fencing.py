@@ -1,0 +1,108 @@
+"""Rows that belong to one worker at a time; the base of jobs and of outbox events.
+
+Every write is fenced by ``(id, status, attempt)``. ``attempt`` is counted at each claim, so a
+worker that slept through its lease holds a number that nobody honours any more (a fencing
+token: Martin Kleppmann, "How to do distributed locking", 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.db import models, router
+
+from .clock import from_now, now
+from .exceptions import IllegalTransition
+from .leases import worker_identity
+
+AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
+
+
+class FencedRow:
+    """The verbs that move a row from state to state: each is one fenced UPDATE."""
+
+    TRANSITIONS: ClassVar[Mapping[Any, frozenset[Any]]]
+    LEASED: ClassVar[str]
+    """The one state in which a row is leased."""
+
+    STAMP: ClassVar[str]
+    """The column that tells when the last transition was."""
+
+    UNBEGUN: ClassVar[dict[str, Any]] = {}
+    """Columns of a row that was leased in a batch and has not begun."""
+
+    pk: Any
+    status: Any
+    attempt: int
+    lane: str | None
+    _meta: ClassVar[Any]
+    _state: Any
+
+    @classmethod
+    def lease_seconds(cls) -> float:
+        """Return how long a claim holds without a heartbeat."""
+        raise NotImplementedError
+
+    @classmethod
+    def rows(cls, using: str) -> Any:
+        """Return all rows in the database ``using``, whatever managers the class has."""
+        raise NotImplementedError
+
+    @property
+    def alias(self) -> str:
+        """The database that this row lives in."""
+        return self._state.db or router.db_for_write(type(self))  # type: ignore[arg-type]
+
+    def claim(self, **columns: Any) -> bool:
+        """Lease this row to this process; False when somebody else was faster.
+
+        Raises:
+            IntegrityError: another row of the lane is running (the guarantee of last resort).
+        """
+        return self.move(
+            self.LEASED,
+            attempt=self.attempt + 1,
+            running_lane=self.lane,
+            lease_until=from_now(self.lease_seconds()),
+            leased_by=worker_identity(),
+            **columns,
+        )
+
+    def renew(self, **columns: Any) -> bool:
+        """Extend the lease; False when it is lost."""
+        return bool(self.held().update(lease_until=from_now(self.lease_seconds()), **columns))
+
+    def rest(self, status: str, **columns: Any) -> bool:
+        """End the lease and leave the row in ``status``; False when it was no longer ours."""
+        return self.move(status, **AT_REST, **columns)
+
+    def move(self, to: Any, **columns: Any) -> bool:
+        """Write one transition, fenced; the only place where the status of a row is written."""
+        if to not in self.TRANSITIONS[self.status]:
+            raise IllegalTransition(
+                f"{self._meta.label} {self.pk}: {self.status} can't become {to}."
+            )
+        fence = self.rows(self.alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
+        if not fence.update(**{"status": to, self.STAMP: now()}, **columns):
+            return False
+        self.status = to
+        for name, value in columns.items():
+            if not hasattr(value, "resolve_expression"):
+                setattr(self, name, value)
+        return True
+
+    def held(self) -> models.QuerySet[Any]:
+        """Return this row if it is still leased to us, as a queryset."""
+        rows: models.QuerySet[Any] = self.rows(self.alias).filter(
+            pk=self.pk, status=self.LEASED, attempt=self.attempt
+        )
+        return rows
+
+    def expect(self, status: Any, verb: str) -> None:
+        """Raise IllegalTransition unless the row is in ``status``."""
+        if self.status != status:
+            raise IllegalTransition(
+                f"{self._meta.label} {self.pk} is {self.status}; only what is {status} "
+                f"can be {verb}."
+            )
