@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError
+from django.db.models import F
 
 from .clock import from_now, now
 from .database import in_transaction
 from .leases import worker_identity
-from .querysets import next_attempt
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -154,7 +154,7 @@ class PoolFeed:
         model = type(rows[0])
         self.rows.filter(pk__in=[row.pk for row in rows]).update(
             **{"status": model.LEASED, model.STAMP: now(), **model.UNBEGUN},
-            attempt=next_attempt(),
+            attempt=F("attempt") + 1,
             lease_until=from_now(model.lease_seconds()),
             leased_by=worker_identity(),
         )

@@ -1,8 +1,8 @@
-"""When a kick is sent, and when the work is on its way already."""
+"""When a kick is sent, and when somebody is on the way already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -18,13 +18,13 @@ DISPATCH = "parviraptor_celery.dispatch_jobs"
 MOST_MESSAGES = 100
 LANES_PER_MESSAGE = 50
 BACKLOG = 10
-"""Waiting jobs of an independent queue that are kicked one by one; more have enough workers."""
+"""Waiting rows without order that are kicked one by one; more have enough workers."""
 
 
 def on_commit(job: AbstractJob, using: str) -> None:
     """Wake a worker for ``job`` once its transaction has committed."""
-    hook = _KickAfterCommit(job, using)
-    transaction.on_commit(hook, using=using, robust=True)
+    lanes = None if job.lane is None else [job.lane]
+    KickAfterCommit.register(job, using, lambda: send(type(job), using, lanes))
 
 
 def many_on_commit(queue: type[AbstractJob], using: str, lanes: Iterable[str | None]) -> None:
@@ -38,52 +38,67 @@ def many_on_commit(queue: type[AbstractJob], using: str, lanes: Iterable[str | N
 
 
 def send(queue: type[AbstractJob], using: str, lanes: list[str] | None) -> None:
-    """Publish kicks for ``lanes`` (None or empty: the queue is independent)."""
+    """Publish kicks for ``lanes`` (None or empty: the queue is independent).
+
+    A broker that is away costs one try: the sweep finds the rest.
+    """
     label = queue._meta.label
     if not lanes:
         broker.kick(PROCESS, queue=label, using=using)
-    elif len(lanes) > MOST_MESSAGES * LANES_PER_MESSAGE:
+        return
+    if len(lanes) > MOST_MESSAGES * LANES_PER_MESSAGE:
         broker.kick(DISPATCH, force=True)
-    else:
-        messages = min(len(lanes), MOST_MESSAGES)
-        for first in range(messages):
-            if not broker.kick(PROCESS, queue=label, using=using, lanes=lanes[first::messages]):
-                return  # the broker is away: the sweep finds the rest
+        return
+    for part in spread(lanes):
+        if not broker.kick(PROCESS, queue=label, using=using, lanes=part):
+            return
 
 
-class _KickAfterCommit:
-    """One hook per job, so that each goes with its own savepoint; alike hooks kick once."""
+def spread(lanes: list[str]) -> Iterator[list[str]]:
+    """Yield ``lanes`` in as many parts as there may be messages, for workers to share."""
+    messages = min(len(lanes), MOST_MESSAGES)
+    for first in range(messages):
+        yield lanes[first::messages]
 
-    def __init__(self, job: AbstractJob, using: str) -> None:
-        self.queue, self.using, self.lane, self.pk = type(job), using, job.lane, job.pk
-        self.__qualname__ = "parviraptor_celery.kick"  # Django logs it when a hook raises
-        self.sent = self._shared_with_transaction()
 
-    def _shared_with_transaction(self) -> set[Any]:
-        for _, function, _ in reversed(connections[self.using].run_on_commit):
-            if isinstance(function, _KickAfterCommit):
-                return function.sent
-        return set()
+class KickAfterCommit:
+    """One hook per row, so that each goes with its own savepoint; alike ones kick once."""
+
+    @classmethod
+    def register(cls, row: Any, using: str, send: Callable[[], None]) -> None:
+        """Call ``send`` after the commit, unless somebody will come to ``row`` anyway."""
+        transaction.on_commit(cls(row, using, send), using=using, robust=True)
+
+    def __init__(self, row: Any, using: str, send: Callable[[], None]) -> None:
+        self.table, self.lane, self.pk = type(row).rows(using), row.lane, row.pk
+        self.send = send
+        self.sent = self._shared_with_transaction(using)
+        self.__qualname__ = f"kick for {row._meta.label}"  # Django logs it when a hook raises
 
     def __call__(self) -> None:
-        about = (self.queue, self.lane)
+        about = (self.table.model, self.lane)
         if self.lane is not None and about in self.sent:
             return
         self.sent.add(about)
         if not self._is_on_its_way():
-            send(self.queue, self.using, None if self.lane is None else [self.lane])
+            self.send()
+
+    def _shared_with_transaction(self, using: str) -> set[Any]:
+        for _, function, _ in reversed(connections[using].run_on_commit):
+            if isinstance(function, KickAfterCommit):
+                return function.sent
+        return set()
 
     def _is_on_its_way(self) -> bool:
-        """Return whether somebody will come to this job anyway.
+        """Return whether somebody will come to this row anyway.
 
-        Whoever runs the lane looks again after every commit, and an earlier waiting job has a
+        Whoever runs the lane looks again after every commit, and an earlier waiting row has a
         kick of its own. If that one was lost, the sweep brings both.
         """
-        rows = self.queue.rows(self.using)
         if self.lane is None:
-            earlier = rows.waiting().filter(id__lt=self.pk).order_by("-id")
+            earlier = self.table.waiting().filter(id__lt=self.pk).order_by("-id")
             return len(earlier.values_list("id")[BACKLOG - 1 : BACKLOG]) > 0
-        if rows.running_in(self.lane).exists():
+        if self.table.running_in(self.lane).exists():
             return True
-        head = rows.waiting_in(self.lane).values_list("id", flat=True).first()
+        head = self.table.waiting_in(self.lane).values_list("id", flat=True).first()
         return head is not None and head < self.pk

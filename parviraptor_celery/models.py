@@ -177,7 +177,7 @@ class AbstractJob(FencedRow, models.Model):
         """
         self.expect(JobStatus.FAILED, "retried")
         jobs = self.rows(self.alias)
-        if self.failed_by and jobs.filter(pk=self.failed_by, status=JobStatus.FAILED).exists():
+        if self.failed_by and jobs.failed().filter(pk=self.failed_by).exists():
             raise CauseStillFailed(
                 f"{self._meta.label} {self.pk} failed because of job {self.failed_by}. "
                 "Retry or ignore that one first."
@@ -186,7 +186,7 @@ class AbstractJob(FencedRow, models.Model):
         with transaction.atomic(using=self.alias):
             rows = int(self.move(JobStatus.NEW, run_after=None, worker_deaths=0, **fresh))
             if rows:
-                rows += jobs.filter(status=JobStatus.FAILED, failed_by=self.pk).update(
+                rows += jobs.failed_because_of(self.pk).update(
                     status=JobStatus.NEW, modification_date=now(), **fresh
                 )
             kicks.on_commit(self, self.alias)
@@ -240,7 +240,7 @@ class AbstractJob(FencedRow, models.Model):
         return settings.LEASE_SECONDS
 
     @classmethod
-    def rows(cls, using: str) -> JobQuerySet[Self]:
+    def rows(cls, using: str) -> JobQuerySet:
         """Return the rows of this queue in ``using``, whatever managers the user's class has."""
         return JobQuerySet(cls, using=using)
 

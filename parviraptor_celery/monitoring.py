@@ -48,9 +48,8 @@ def health(queue: type[AbstractJob]) -> QueueHealth:
     too_old = moment - timedelta(minutes=queue.MAX_TIMEFRAME_FOR_UNPROCESSED_JOBS_IN_MIN)
     for using in registry.aliases_of(queue):
         rows = queue.rows(using)
-        failed += rows.filter(status=JobStatus.FAILED).count()
-        running = rows.filter(status=JobStatus.PROCESSING, modification_date__lt=long_ago)
-        processing += running.count()
+        failed += rows.failed().count()
+        processing += rows.processing_since(long_ago).count()
         unprocessed += rows.waiting().filter(creation_date__lt=too_old).count()
     return QueueHealth(queue.__name__, failed, processing, unprocessed)
 

@@ -2,105 +2,44 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from django.db import connections, models
-from django.db.models import Exists, ExpressionWrapper, F, Q, Subquery
+from django.db.models import OuterRef
 
-from .clock import now
 from .exceptions import LaneChanged
+from .leased import LeasedQuerySet
 from .states import JobStatus
 
-if TYPE_CHECKING:
-    from .models import AbstractJob
 
-J = TypeVar("J", bound="AbstractJob")
-
-ANY_LANE = "<lane>"
-
-
-class JobQuerySet(models.QuerySet[J, J]):
+class JobQuerySet(LeasedQuerySet):
     """The rows of a queue, by what can be done with them."""
 
-    def due(self) -> JobQuerySet[J]:
-        """Rows whose due time has come (or that have none), by the database's clock."""
-        return self.filter(_is_due())
+    WAITING = JobStatus.NEW
+    LEASED = JobStatus.PROCESSING
 
-    def waiting(self) -> JobQuerySet[J]:
-        return self.filter(status=JobStatus.NEW)
+    def obstacles(self) -> JobQuerySet:
+        """Failed jobs that later ones wait for; they failed by themselves."""
+        return self.filter(status=JobStatus.FAILED, lane=OuterRef("lane"), failed_by__isnull=True)
 
-    def waiting_in(self, lane: str) -> JobQuerySet[J]:
-        """The waiting jobs of a lane, next first."""
-        # Ordered by lane too: PostgreSQL then takes the lane's index even when its statistics
-        # make the primary key look cheaper.
-        return self.waiting().filter(lane=lane).order_by("lane", "id")
-
-    def running_in(self, lane: str) -> JobQuerySet[J]:
-        return self.filter(running_lane=lane)
-
-    def ready(self) -> JobQuerySet[J]:
+    def ready(self) -> JobQuerySet:
         """What an independent queue runs next, the most urgent first."""
         return self.waiting().due().order_by("-priority", "id")
 
-    def deferred(self) -> JobQuerySet[J]:
+    def deferred(self) -> JobQuerySet:
         return self.filter(status=JobStatus.DEFERRED).order_by("id")
 
-    def causes_in(self, lane: Any) -> JobQuerySet[J]:
-        """Failed jobs of a lane that later ones wait for; they failed by themselves."""
-        return self.filter(status=JobStatus.FAILED, lane=lane, failed_by__isnull=True)
+    def failed(self) -> JobQuerySet:
+        return self.filter(status=JobStatus.FAILED)
 
-    def as_candidates(self) -> JobQuerySet[J]:
-        """Annotate what decides whether a job may run: ``is_due``, ``held_by`` (an earlier
-        job that failed) and ``lane_is_running``."""
-        same_table = JobQuerySet(self.model, using=self.db)
-        cause = same_table.causes_in(models.OuterRef("lane")).filter(id__lt=models.OuterRef("id"))
-        running = same_table.filter(running_lane=models.OuterRef("lane"))
-        return self.annotate(
-            held_by=Subquery(cause.order_by("lane", "id").values("id")[:1]),
-            lane_is_running=Exists(running),
-            is_due=ExpressionWrapper(_is_due(), output_field=models.BooleanField()),
-        )
+    def failed_because_of(self, job_id: int) -> JobQuerySet:
+        return self.failed().filter(failed_by=job_id)
 
-    def candidate(self, lane: str, status: JobStatus) -> Any:
-        """Return the first job of ``lane`` in ``status``, as a candidate, or None.
-
-        Every claim starts with this question. Composing its SQL takes ten times as long as
-        running it, so that is done once for each queue and database.
-        """
-        sql, params = _candidate_sql(self.model, self.db, status)
-        filled = [lane if param == ANY_LANE else param for param in params]
-        return next(iter(self.raw(sql, filled)), None)
-
-    def expired(self) -> JobQuerySet[J]:
-        """Leased rows whose lease ran out, by the database's clock."""
-        return self.filter(status=JobStatus.PROCESSING, lease_until__lt=now()).order_by("id")
-
-    def processed_before(self, moment: datetime) -> JobQuerySet[J]:
+    def processed_before(self, moment: datetime) -> JobQuerySet:
         return self.filter(status=JobStatus.PROCESSED, modification_date__lte=moment)
 
-    def locked(self, *, skip: bool = False) -> JobQuerySet[J]:
-        """Lock the rows where the engine can; SQLite has one writer and needs no row locks."""
-        features = connections[self.db].features
-        if not features.has_select_for_update:
-            return self
-        return self.select_for_update(skip_locked=skip and features.has_select_for_update_skip_locked)
-
-    def lane_heads(self, status: JobStatus, after: str, limit: int) -> Iterator[tuple[str, int]]:
-        """Yield ``(lane, id)`` of the first job of each lane in ``status``, lanes in order.
-
-        Starts behind the lane ``after`` and stops after ``limit`` lanes. Each lane costs one
-        look into the index, however many jobs wait in it.
-        """
-        heads = self.filter(status=status).order_by("lane", "id").values_list("lane", "id")
-        for _ in range(limit):
-            head = heads.filter(lane__gt=after).first()
-            if head is None:
-                return
-            yield head
-            after = head[0]
+    def processing_since(self, moment: datetime) -> JobQuerySet:
+        return self.filter(status=JobStatus.PROCESSING, modification_date__lt=moment)
 
     def update(self, **columns: Any) -> int:
         self._refuse_lane_change(columns)
@@ -117,20 +56,3 @@ class JobQuerySet(models.QuerySet[J, J]):
                 f"{self.model._meta.label}: {', '.join(fixed)} decide in which lane a job runs "
                 "and can't change after the job was created. Create new jobs instead."
             )
-
-
-@functools.cache
-def _candidate_sql(model: Any, using: str, status: JobStatus) -> tuple[str, tuple[Any, ...]]:
-    rows = JobQuerySet(model, using=using).filter(status=status, lane=ANY_LANE)
-    query = rows.order_by("lane", "id").as_candidates()[:1].query
-    sql, params = query.get_compiler(using).as_sql()
-    return sql, tuple(params)
-
-
-def _is_due() -> Q:
-    return Q(run_after__isnull=True) | Q(run_after__lte=now())
-
-
-def next_attempt() -> F:
-    """Return the expression that counts a claim."""
-    return F("attempt") + 1

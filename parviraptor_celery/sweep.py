@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from django.db import router
 
 from . import kicks, registry, signals
@@ -18,7 +21,8 @@ WORKER_DIED = "the worker died {} times while it ran this job"
 def sweep_all(*, force: bool = False) -> bool:
     """Rescue and kick every queue; False when somebody did so within half an interval."""
     alias = router.db_for_write(Tick)
-    if not Tick.objects.take(TICK, settings.DISPATCH_INTERVAL_SECONDS / 2, using=alias) and not force:
+    is_due = Tick.objects.take(TICK, settings.DISPATCH_INTERVAL_SECONDS / 2, using=alias)
+    if not (is_due or force):
         return False
     for queue in registry.all_queues():
         for using in registry.aliases_of(queue):
@@ -33,38 +37,69 @@ def rescue(queue: type[AbstractJob], using: str) -> int:
     A job whose body had begun counts a worker death, and fails after ``MAX_WORKER_DEATHS`` of
     them; one that was only claimed pays nothing.
     """
-    rescued = 0
-    while jobs := in_transaction(using, lambda: _rescue_chunk(queue, using)):
-        rescued += len(jobs)
-        for job in jobs:
-            signals.job_rescued.send_robust(sender=queue, job_id=job.pk, status=job.status)
-        if len(jobs) < RESCUE_ROWS:
-            break
-    return rescued
+    return rescue_expired(queue.rows(using), give_back, _announce)
 
 
-def _rescue_chunk(queue: type[AbstractJob], using: str) -> list[AbstractJob]:
-    expired = list(queue.rows(using).expired().locked(skip=True)[:RESCUE_ROWS])
-    return [job for job in expired if _give_back(job)]
+def rescue_expired(
+    rows: Any, give_back: Callable[[Any], bool], announce: Callable[[Any], None]
+) -> int:
+    """Call ``give_back`` for every row whose lease ran out; return how many there were.
+
+    A row that its own body keeps locked is left alone: whoever runs it is alive.
+    """
+
+    def chunk() -> list[Any]:
+        expired = list(rows.expired().locked(skip=True)[:RESCUE_ROWS])
+        return [row for row in expired if give_back(row)]
+
+    total = 0
+    while rescued := in_transaction(rows.db, chunk):
+        total += len(rescued)
+        for row in rescued:
+            announce(row)
+    return total
 
 
-def _give_back(job: AbstractJob) -> bool:
+def give_back(job: AbstractJob) -> bool:
+    """Return an expired job to its queue, or fail it when it has killed too many workers."""
     deaths = job.worker_deaths + (job.begun_at is not None)
     if deaths < settings.MAX_WORKER_DEATHS:
         return job.put_back(worker_deaths=deaths)
-    return job.rest(
-        JobStatus.FAILED, worker_deaths=deaths, error_message=WORKER_DIED.format(deaths)
-    )
+    reason = WORKER_DIED.format(deaths)
+    return job.rest(JobStatus.FAILED, worker_deaths=deaths, error_message=reason)
 
 
 def kick_waiting(queue: type[AbstractJob], using: str) -> int:
-    """Send kicks for what is due and not running; return how many lanes or messages."""
+    """Send kicks for what is due and not running; return for how many lanes or jobs."""
     if queue.dependent_fields is None:
         return _kick_pool(queue, using)
-    lanes = _lanes_due(queue, using)
+    rows = queue.rows(using)
+    name = f"{TICK}:{queue._meta.label}:{using}"
+    lanes = rows.startable(next_lanes(rows, CLAIMABLE, Tick, name, settings.SWEEP_LANES))
     if lanes:
         kicks.send(queue, using, lanes)
     return len(lanes)
+
+
+def next_lanes(
+    rows: Any, statuses: tuple[str, ...], ticks: Any, name: str, limit: int
+) -> dict[str, int]:
+    """Return the next lanes in turn, with the id of their head.
+
+    Goes round: each sweep starts where the last one stopped, which the tick ``name`` keeps.
+    """
+    alias = router.db_for_write(ticks)
+    start, found, stops = ticks.cursor_of(name, alias), dict[str, int](), list[str]()
+    for status in statuses:
+        heads = list(rows.lane_heads(status, after=start, limit=limit))
+        if len(heads) == limit:
+            stops.append(heads[-1][0])
+        for lane, pk in heads:
+            found.setdefault(lane, pk)
+    stop = min(stops, default="")
+    if stop != start:
+        ticks.save_cursor(name, stop, alias)
+    return found
 
 
 def _kick_pool(queue: type[AbstractJob], using: str) -> int:
@@ -75,30 +110,5 @@ def _kick_pool(queue: type[AbstractJob], using: str) -> int:
     return ready
 
 
-def _lanes_due(queue: type[AbstractJob], using: str) -> list[str]:
-    """Return the lanes to kick, going round: each sweep starts where the last one stopped."""
-    rows, limit = queue.rows(using), settings.SWEEP_LANES
-    name = f"{TICK}:{queue._meta.label}:{using}"
-    alias = router.db_for_write(Tick)
-    start = Tick.cursor_of(name, alias)
-    found: dict[str, int] = {}
-    cursor = ""
-    for status in CLAIMABLE:
-        heads = list(rows.lane_heads(status, after=start, limit=limit))
-        if len(heads) == limit:
-            cursor = min(cursor or heads[-1][0], heads[-1][0])
-        found.update({lane: pk for lane, pk in heads if lane not in found})
-    if cursor != start:
-        Tick.save_cursor(name, cursor, alias)
-    return _startable(queue, using, found)
-
-
-def _startable(queue: type[AbstractJob], using: str, heads: dict[str, int]) -> list[str]:
-    rows, lanes = queue.rows(using), sorted(heads)
-    startable: list[str] = []
-    for first in range(0, len(lanes), 500):
-        chunk = lanes[first : first + 500]
-        due = rows.filter(id__in=[heads[lane] for lane in chunk]).due()
-        running = rows.filter(running_lane__in=chunk).values_list("running_lane", flat=True)
-        startable += sorted(set(due.values_list("lane", flat=True)) - set(running))
-    return startable
+def _announce(job: AbstractJob) -> None:
+    signals.job_rescued.send_robust(sender=type(job), job_id=job.pk, status=job.status)

@@ -10,8 +10,8 @@ from celery.signals import worker_ready
 
 from . import broker, cleanup, dispatch, kicks, registry, sweep
 from .conf import settings
-from .drains import Report
 from .exceptions import UnknownQueue
+from .retries import retry_when_due
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -51,24 +51,6 @@ def dispatch_jobs(force: bool = False) -> bool:
 def clean_jobs() -> int:
     """Delete old processed jobs of every queue; return the number of rows."""
     return cleanup.clean_all()
-
-
-def retry_when_due(task: Task, report: Report, **kwargs: Any) -> None:
-    """Let Celery come back for the jobs that were put back.
-
-    ``run_after`` is committed already and decides; the countdown is only its echo. It is capped
-    because Redis delivers a message again that is held longer than its visibility timeout
-    (celery#5935). Run eagerly, a retry would recurse, so the sweep does it there.
-    """
-    if not report.pauses or task.request.is_eager:
-        return
-    pause = min(report.pauses.values()).total_seconds()
-    lanes = [lane for lane in report.pauses if lane is not None]
-    raise task.retry(
-        kwargs={**kwargs, "lanes": lanes or None},
-        countdown=min(pause, settings.RETRY_COUNTDOWN_CAP_SECONDS),
-        max_retries=None,
-    )
 
 
 @worker_ready.connect(dispatch_uid="parviraptor_celery.sweep_without_beat")

@@ -1,0 +1,84 @@
+"""Where this run happens: its directory, its servers, and the environment of its processes."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kombu import Connection
+
+from . import embedded
+from .processes import Supervisor, free_port
+
+LEASE_SECONDS = 10
+TICK_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directory, ports and URLs of one run; `queue` is its own, also on a shared broker."""
+
+    directory: Path
+    broker_url: str
+    broker_is_ours: bool
+    database_url: str | None  # None: an SQLite file in the directory
+    queue: str
+    web_port: int
+    board_port: int
+    pricing_port: int
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "board.jsonl"
+
+    @property
+    def key_prefix(self) -> str:
+        return f"{self.queue}:"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What this run's processes need to know, on top of our own environment."""
+        return {
+            "DJANGO_SETTINGS_MODULE": "example_project.settings",
+            "DATABASE_URL": self.database_url or "",
+            "CELERY_BROKER_URL": self.broker_url,
+            "EXAMPLE_DIR": str(self.directory),
+            "EXAMPLE_QUEUE": self.queue,
+            "EXAMPLE_KEY_PREFIX": self.key_prefix,
+            "EXAMPLE_LEASE_SECONDS": str(LEASE_SECONDS),
+            "EXAMPLE_TICK_SECONDS": str(TICK_SECONDS),
+            "EXAMPLE_TASK_EVENTS": "0",  # there is no Flower here to listen
+            "BOARD_URL": f"http://127.0.0.1:{self.board_port}",
+            "PRICING_URL": f"http://127.0.0.1:{self.pricing_port}",
+            "PYTHONUNBUFFERED": "1",
+            "DEBUG": "0",
+        }
+
+
+def arrange(supervisor: Supervisor, directory: Path, environ: Mapping[str, str]) -> Places:
+    """Take the servers that `environ` names, start an embedded broker if it names none."""
+    given = environ.get("CELERY_BROKER_URL")
+    return Places(
+        directory=directory,
+        broker_url=given or embedded.start_valkey(supervisor, directory),
+        broker_is_ours=not given,
+        database_url=environ.get("DATABASE_URL") or None,
+        queue=f"departures-demo-{secrets.token_hex(4)}",
+        web_port=free_port(),
+        board_port=free_port(),
+        pricing_port=free_port(),
+    )
+
+
+def sweep(places: Places) -> None:
+    """Leave nothing of this run on a broker that is not ours, once its processes are stopped."""
+    if places.broker_is_ours:
+        return
+    with Connection(places.broker_url, connect_timeout=5) as connection:
+        channel = connection.default_channel
+        if hasattr(channel, "client"):  # Redis, whatever the URL calls it
+            for key in list(channel.client.scan_iter(f"{places.key_prefix}*", count=1000)):
+                channel.client.delete(key)
+        else:
+            channel.queue_delete(places.queue)
+            channel.exchange_delete(places.queue)

@@ -1,0 +1,1 @@
+"""Departures: saved, announced, flown and invoiced, in one transaction."""

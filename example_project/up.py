@@ -1,0 +1,108 @@
+"""Everything a user would run, together: `python -m example_project.up`, or `make up`.
+
+Runs the Procfile, and a broker of its own if CELERY_BROKER_URL names none. Ctrl-C stops it all.
+Ports come from WEB_PORT, FLOWER_PORT, BOARD_PORT and PRICING_PORT.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+
+from example_project.demo.embedded import MissingServer, start_valkey
+from example_project.demo.processes import ProcessFailed, Supervisor, port_answers
+
+PROJECT_DIR = Path(__file__).resolve().parent
+ROOT = PROJECT_DIR.parent
+PORTS = {
+    "WEB_PORT": "8000",
+    "FLOWER_PORT": "5555",
+    "BOARD_PORT": "8001",
+    "PRICING_PORT": "8002",
+}
+
+
+def main() -> int:
+    """Run until Ctrl-C (returns 130) or until one of the processes ends."""
+    environment = _environment()
+    if taken := _taken_ports(environment):
+        print(f"In use already: {', '.join(taken)}. Set other ports, or stop what listens there.")
+        return 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="example-") as directory, Supervisor() as servers:
+            if not environment.get("CELERY_BROKER_URL"):
+                environment["CELERY_BROKER_URL"] = start_valkey(servers, Path(directory))
+            _migrate(environment)
+            print(_addresses(environment), flush=True)
+            return _run_procfile(environment)
+    except KeyboardInterrupt:
+        return 130
+    except (MissingServer, ProcessFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, with the ports, the services' URLs and this Python first in the path."""
+    environment = {**PORTS, **os.environ}
+    environment.setdefault("EXAMPLE_DIR", str(PROJECT_DIR / "var"))
+    environment.setdefault("BOARD_URL", f"http://127.0.0.1:{environment['BOARD_PORT']}")
+    environment.setdefault("PRICING_URL", f"http://127.0.0.1:{environment['PRICING_PORT']}")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PYTHONUNBUFFERED"] = "1"
+    Path(environment["EXAMPLE_DIR"]).mkdir(parents=True, exist_ok=True)
+    return environment
+
+
+def _taken_ports(environment: dict[str, str]) -> list[str]:
+    ports = {name: int(environment[name]) for name in PORTS}
+    return [f"{name}={port}" for name, port in ports.items() if port_answers("127.0.0.1", port)]
+
+
+def _migrate(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "example_project.manage", "migrate", "--verbosity", "0"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise ProcessFailed("The migration failed; the reason is above.")
+
+
+def _addresses(environment: dict[str, str]) -> str:
+    web = f"http://127.0.0.1:{environment['WEB_PORT']}"
+    return f"""
+  the example         {web}/
+  admin               {web}/admin/   (make yourself a user: manage.py createsuperuser)
+  are the queues well {web}/queue-monitoring/
+  open queue entries  {web}/open-queue-entries/
+  Flower              http://127.0.0.1:{environment["FLOWER_PORT"]}/
+  broker              {_without_password(environment["CELERY_BROKER_URL"])}
+
+Post a departure:
+
+  curl {web}/departures/ -d '{{"departed_at": "2013-01-01T05:17", "carrier": "UA", "flight": 1545,
+    "tailnum": "N14228", "origin": "EWR", "dest": "IAH", "dep_delay_min": 2, "air_time_min": 227,
+    "distance_mi": 1400}}'
+
+Ctrl-C stops everything.
+"""
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _run_procfile(environment: dict[str, str]) -> int:
+    manager = Manager()
+    procfile = parse_procfile((PROJECT_DIR / "Procfile").read_text())
+    for name, command in procfile.processes.items():
+        manager.add_process(name, command, env=environment, cwd=str(ROOT))
+    manager.loop()
+    return int(manager.returncode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

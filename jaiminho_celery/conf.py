@@ -1,0 +1,110 @@
+"""``JAIMINHO_CONFIG``: read at every access, each default written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from json import JSONEncoder
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.module_loading import import_string
+
+from parviraptor_celery.conf import (
+    AppSettings,
+    Setting,
+    aliases,
+    boolean,
+    positive,
+    positive_integer,
+)
+
+from .constants import PublishStrategyType
+
+
+def _encoder(value: object) -> str | None:
+    loaded = _load(value)
+    is_encoder = isinstance(loaded, type) and issubclass(loaded, JSONEncoder)
+    return None if is_encoder else "must be a JSONEncoder class, or the dotted path of one"
+
+
+def _strategy(value: object) -> str | None:
+    names = [strategy.value for strategy in PublishStrategyType]
+    return None if value in names else f"must be one of {', '.join(names)}"
+
+
+def _age(value: object) -> str | None:
+    is_age = isinstance(value, timedelta) and value >= timedelta(0)
+    return None if is_age else "must be a timedelta, for example timedelta(days=14)"
+
+
+def _exceptions(value: object) -> str | None:
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        return "must be a tuple of exception classes, or of their dotted paths"
+    for item in value:
+        loaded = _load(item)
+        if not (isinstance(loaded, type) and issubclass(loaded, BaseException)):
+            return f"holds {item!r}, which is not an exception class"
+    return None
+
+
+def _callable(value: object) -> str | None:
+    if value is None or callable(_load(value)):
+        return None
+    return "must be None, a callable, or the dotted path of one"
+
+
+def _load(value: object) -> object:
+    """Return what a dotted path of the user's settings names, or ``value`` itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return import_string(value)
+    except ImportError:
+        return None
+
+
+class JaiminhoSettings(AppSettings):
+    """The outbox's settings; docs/settings.md explains each."""
+
+    setting_name = "JAIMINHO_CONFIG"
+
+    PERSIST_ALL_EVENTS = Setting[bool](False, boolean)
+    DELETE_AFTER_SEND = Setting[bool](False, boolean)
+    DEFAULT_ENCODER = Setting[type[JSONEncoder] | str](DjangoJSONEncoder, _encoder)
+    PUBLISH_STRATEGY = Setting[str](PublishStrategyType.PUBLISH_ON_COMMIT.value, _strategy)
+    TIME_TO_DELETE = Setting[timedelta](timedelta(days=14), _age)
+    SIGN_EVENTS = Setting[bool](True, boolean)
+    VERIFY_EVENTS_SIGNATURE = Setting[bool](True, boolean)
+    NON_RETRYABLE_EXCEPTIONS = Setting[tuple[Any, ...]]((), _exceptions)
+    DEFAULT_CAPTURE_EXCEPTION = Setting[Callable[[BaseException], None] | str | None](
+        None, _callable
+    )
+    LEASE_SECONDS = Setting[float](60, positive)
+    RELAY_INTERVAL_SECONDS = Setting[float](30, positive)
+    CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive)
+    MAX_PAYLOAD_BYTES = Setting[int](256 * 1024, positive_integer)
+    BACKOFF_BASE_SECONDS = Setting[float](1, positive)
+    BACKOFF_CAP_SECONDS = Setting[float](600, positive)
+    RELAY_ROWS = Setting[int](500, positive_integer)
+    RELAY_SECONDS = Setting[float](10, positive)
+    SWEEP_LANES = Setting[int](2000, positive_integer)
+    CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer)
+    DATABASES = Setting[list[str] | None](None, aliases)
+
+    def default_encoder(self) -> type[JSONEncoder]:
+        """Return DEFAULT_ENCODER, loaded."""
+        return _load(self.DEFAULT_ENCODER)  # type: ignore[return-value]
+
+    def non_retryable(self) -> tuple[type[BaseException], ...]:
+        """Return NON_RETRYABLE_EXCEPTIONS, loaded."""
+        return tuple(_load(item) for item in self.NON_RETRYABLE_EXCEPTIONS)  # type: ignore[misc]
+
+    def capture_exception(self, error: BaseException) -> None:
+        """Hand ``error`` to DEFAULT_CAPTURE_EXCEPTION, if there is one."""
+        capture = _load(self.DEFAULT_CAPTURE_EXCEPTION)
+        if callable(capture):
+            capture(error)
+
+
+settings = JaiminhoSettings()

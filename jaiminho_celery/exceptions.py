@@ -1,0 +1,51 @@
+"""What can go wrong, by name."""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """Base of the outbox's own errors."""
+
+
+class NotRegistrable(OutboxError, TypeError):
+    """The function has no name under which a worker could find it again."""
+
+
+class NameTaken(OutboxError, ValueError):
+    """Two functions claim the same registered name."""
+
+
+class UnknownFunction(OutboxError, LookupError):
+    """No function is registered under the name that a row carries, in this process."""
+
+
+class UnknownStrategy(OutboxError, ValueError):
+    """There is no such publish strategy."""
+
+
+class UnknownAlias(OutboxError, ValueError):
+    """``using`` names a database that DATABASES lacks."""
+
+
+class UnknownStream(OutboxError, LookupError):
+    """No decorated function and no row belongs to the stream."""
+
+
+class NameTooLong(OutboxError, ValueError):
+    """A stream, key or function name doesn't fit its column."""
+
+
+class NotSerializable(OutboxError, TypeError):
+    """An argument can't make the way through JSON and back."""
+
+
+class PayloadTooLarge(OutboxError, ValueError):
+    """The encoded arguments exceed MAX_PAYLOAD_BYTES."""
+
+
+class BadEventSignature(OutboxError):
+    """The row is not what was signed when it was written."""
+
+
+class UnreadableEvent(OutboxError):
+    """The row's body is not what this version of the outbox writes."""

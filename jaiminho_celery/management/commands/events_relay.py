@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from jaiminho_celery import registry, sweep
+from jaiminho_celery.exceptions import UnknownStream
+from jaiminho_celery.models import Event
+from parviraptor_celery.drains import Budget
+
+
+class Command(BaseCommand):
+    help = "Publishes the events that are due, then exits; with --run-in-loop, goes on."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--run-in-loop", action="store_true", help="until SIGTERM or SIGINT")
+        parser.add_argument(
+            "--loop-interval", type=float, default=1, metavar="SECONDS",
+            help="pause between two rounds of the loop (default: 1)",
+        )
+        parser.add_argument("--stream", metavar="NAME", help="only this stream (default: all)")
+
+    def handle(
+        self, *args: Any, run_in_loop: bool, loop_interval: float, stream: str | None,
+        **options: Any,
+    ) -> None:
+        if loop_interval <= 0:
+            raise CommandError("--loop-interval must be above zero.")
+        self._require(stream)
+        stop = threading.Event()
+        if run_in_loop:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
+        total = self._relay(stream, stop)
+        while run_in_loop and not stop.wait(loop_interval):
+            total += self._relay(stream, stop)
+        self.stdout.write(f"{total} events tried")
+
+    def _relay(self, stream: str | None, stop: threading.Event) -> int:
+        budget = Budget.endless(stop.is_set)
+        return sum(sweep.relay_here(using, budget, stream) for using in registry.known_aliases())
+
+    def _require(self, stream: str | None) -> None:
+        if stream is None:
+            return
+        rows = [Event.rows(using).unsent().order_by() for using in registry.known_aliases()]
+        waiting = {name for row in rows for name in row.values_list("stream", flat=True).distinct()}
+        try:
+            registry.require_stream(stream, waiting)
+        except UnknownStream as error:
+            raise CommandError(str(error)) from error

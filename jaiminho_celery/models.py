@@ -1,0 +1,145 @@
+"""The outbox row, and the verbs that move it from state to state."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from parviraptor_celery.clock import now
+from parviraptor_celery.fencing import FencedRow
+from parviraptor_celery.indexes import StatusIndex
+from parviraptor_celery.ticks import AbstractTick
+
+from .conf import settings
+from .constants import PublishStrategyType
+from .querysets import EventQuerySet
+from .states import TRANSITIONS, EventStatus
+
+STREAM_LENGTH = 100
+KEY_LENGTH = 200
+NAME_LENGTH = 255
+LANE_LENGTH = 32
+
+
+class Event(FencedRow, models.Model):
+    """A call that is to be made after the transaction that wrote it has committed.
+
+    The row carries a registered name and JSON, never code. ``lane`` groups the events that
+    keep their order: those of one stream and key; it is NULL where no order was asked for.
+    """
+
+    Status = EventStatus
+    TRANSITIONS = TRANSITIONS
+    LEASED = EventStatus.PUBLISHING
+    STAMP = "modified_at"
+
+    uuid = models.UUIDField(default=uuid.uuid4, editable=False)
+    stream = models.CharField(max_length=STREAM_LENGTH, blank=True, default="")
+    key = models.CharField(max_length=KEY_LENGTH, blank=True, default="")
+    strategy = models.CharField(
+        max_length=20, choices=[(item.value, item.value) for item in PublishStrategyType]
+    )
+    status = models.CharField(max_length=10, choices=EventStatus, default=EventStatus.WAITING)
+    name = models.CharField(max_length=NAME_LENGTH)
+    version = models.PositiveSmallIntegerField()
+    body = models.TextField()
+    signature = models.CharField(max_length=64, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    modified_at = models.DateTimeField(default=timezone.now, editable=False)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    run_after = models.DateTimeField(null=True, blank=True)
+    error_count = models.PositiveIntegerField(default=0)
+    error_message = models.TextField(blank=True, default="")
+    lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
+    running_lane = models.CharField(  # noqa: DJ001
+        max_length=LANE_LENGTH, null=True, unique=True, editable=False
+    )
+    attempt = models.PositiveIntegerField(default=0, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("id",)
+        indexes: ClassVar[list[models.Index]] = [
+            StatusIndex(fields=["lane", "id"], status=EventStatus.WAITING),
+            StatusIndex(fields=["lane", "id"], status=EventStatus.DEAD, partial_only=True),
+            StatusIndex(fields=["id"], status=EventStatus.PUBLISHING),
+            StatusIndex(fields=["sent_at"], status=EventStatus.SENT),
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                name="jaiminho_celery_event_status", condition=Q(status__in=EventStatus.values)
+            ),
+            models.CheckConstraint(
+                name="jaiminho_celery_event_lease",
+                condition=Q(status=EventStatus.PUBLISHING, lease_until__isnull=False)
+                | (
+                    ~Q(status=EventStatus.PUBLISHING)
+                    & Q(lease_until__isnull=True, running_lane__isnull=True)
+                ),
+            ),
+            models.CheckConstraint(
+                name="jaiminho_celery_event_sent",
+                condition=Q(status=EventStatus.SENT, sent_at__isnull=False)
+                | (~Q(status=EventStatus.SENT) & Q(sent_at__isnull=True)),
+            ),
+        ]
+        permissions = (
+            ("replay_event", "Can replay and skip dead letters"),
+            ("view_event_payload", "Can see what an event carries"),
+        )
+
+    def __str__(self) -> str:
+        return f"Event {self.pk} ({self.name}, {self.status})"
+
+    @classmethod
+    def lease_seconds(cls) -> float:
+        return settings.LEASE_SECONDS
+
+    @classmethod
+    def rows(cls, using: str) -> EventQuerySet:
+        return EventQuerySet(cls, using=using)
+
+    def begin(self) -> bool:
+        """Renew the lease of an event claimed in a batch, right before it is published."""
+        return self.renew()
+
+    def put_back(self, **columns: Any) -> bool:
+        """Let the event wait for the relay; by itself this counts nothing."""
+        return self.rest(EventStatus.WAITING, **columns)
+
+    def mark_sent(self) -> bool:
+        """Note that the event was published, and keep the row for the cleaner."""
+        return self.rest(EventStatus.SENT, sent_at=now(), error_message="")
+
+    def discard(self) -> bool:
+        """Delete the event, fenced: after it was published, or by a person's decision."""
+        fence = self.rows(self.alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
+        return bool(fence.delete()[0])
+
+    def bury(self, reason: str) -> bool:
+        """Make the event a dead letter: kept, visible, and not retried by itself."""
+        return self.rest(EventStatus.DEAD, error_message=reason, error_count=self.error_count + 1)
+
+    def replay(self) -> bool:
+        """Let a dead letter wait for the relay again, in its old place."""
+        self.expect(EventStatus.DEAD, "replayed")
+        return self.move(EventStatus.WAITING, run_after=None, error_count=0)
+
+    def skip(self) -> bool:
+        """Set a dead letter aside, so that its lane goes on."""
+        self.expect(EventStatus.DEAD, "skipped")
+        return self.move(EventStatus.SKIPPED)
+
+
+class Tick(AbstractTick):
+    """When the outbox was last swept and cleaned."""
+
+    class Meta(AbstractTick.Meta):
+        pass

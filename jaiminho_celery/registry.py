@@ -1,0 +1,139 @@
+"""Which function a row means: a name, looked up among the decorated functions."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from json import JSONEncoder
+from typing import Any
+
+from django.apps import apps
+from django.db import router
+
+from .conf import settings
+from .exceptions import NameTaken, NotRegistrable, UnknownFunction, UnknownStream
+
+logger = logging.getLogger("jaiminho_celery")
+
+
+@dataclass(frozen=True)
+class OutboxFunction:
+    """A decorated function, and how its events are written and published."""
+
+    func: Callable[..., Any]
+    name: str
+    stream: str = ""
+    strategy: str | None = None
+    using: str | None = None
+    encoder: type[JSONEncoder] | None = None
+    key: Callable[..., Any] | None = None
+    aliases: tuple[str, ...] = field(default=())
+
+    @property
+    def effective_strategy(self) -> str:
+        return self.strategy or settings.PUBLISH_STRATEGY
+
+
+_functions: dict[str, OutboxFunction] = {}
+
+
+def default_name(func: Any) -> str:
+    """Return ``module:qualified.name``, under which a worker finds ``func`` again.
+
+    Raises:
+        NotRegistrable: the function is a lambda, or lives inside another function.
+    """
+    module, qualname = getattr(func, "__module__", None), getattr(func, "__qualname__", None)
+    if not module or not qualname:
+        raise NotRegistrable(f"{func!r} has no name. Decorate a function, or pass name=….")
+    if "<" in qualname:
+        raise NotRegistrable(
+            f"{module}.{qualname} can't be found again by a worker. Move it to the top of its "
+            "module, or pass name=… and register it in every process."
+        )
+    return f"{module}:{qualname}"
+
+
+def register(function: OutboxFunction) -> None:
+    """Make ``function`` known under its name and aliases.
+
+    Raises:
+        NameTaken: another function has one of them.
+    """
+    for name in (function.name, *function.aliases):
+        known = _functions.get(name)
+        if known is not None and _where(known.func) != _where(function.func):
+            raise NameTaken(
+                f"{name!r} is registered by {_where(known.func)} and can't be taken by "
+                f"{_where(function.func)}. Pass another name=…."
+            )
+        _functions[name] = function
+
+
+def find(name: str) -> OutboxFunction:
+    """Return the function registered as ``name``; call it only for a row whose signature holds.
+
+    If the name is not known yet, the module that it gives is imported, provided that it lies
+    inside an installed app. Nothing else is ever imported.
+
+    Raises:
+        UnknownFunction: still nobody knows the name.
+    """
+    if name not in _functions:
+        _import_module_of(name)
+    try:
+        return _functions[name]
+    except KeyError:
+        raise UnknownFunction(name) from None
+
+
+def all_functions() -> list[OutboxFunction]:
+    """Return every decorated function of this process."""
+    return sorted(set(_functions.values()), key=lambda function: function.name)
+
+
+def known_streams() -> list[str]:
+    """Return the streams of all decorated functions of this process."""
+    return sorted({function.stream for function in _functions.values()})
+
+
+def known_aliases() -> list[str]:
+    """Return the databases to relay and clean, JAIMINHO_CONFIG["DATABASES"] if it is given."""
+    if settings.DATABASES is not None:
+        return list(settings.DATABASES)
+    model = apps.get_model("jaiminho_celery", "Event")
+    named = {function.using for function in _functions.values() if function.using}
+    return sorted(named | {"default", router.db_for_write(model)})
+
+
+def require_stream(stream: str, others: set[str]) -> None:
+    """Raise UnknownStream unless a function of this process, or ``others``, know ``stream``."""
+    streams = set(known_streams()) | others
+    if stream not in streams:
+        listing = ", ".join(repr(name) for name in sorted(streams)) or "none"
+        raise UnknownStream(f"There is no stream {stream!r}. Known streams: {listing}.")
+
+
+def _import_module_of(name: str) -> None:
+    module, separator, _ = name.partition(":")
+    if not separator or not _is_in_installed_app(module):
+        return
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        logger.warning("%s, named by an event, could not be imported (%s)", module, error)
+
+
+def _is_in_installed_app(module: str) -> bool:
+    if not all(part.isidentifier() for part in module.split(".")):
+        return False
+    return any(
+        module == config.name or module.startswith(f"{config.name}.")
+        for config in apps.get_app_configs()
+    )
+
+
+def _where(func: Any) -> str:
+    return f"{getattr(func, '__module__', '?')}.{getattr(func, '__qualname__', func)}"

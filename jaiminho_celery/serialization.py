@@ -1,0 +1,156 @@
+"""Arguments to JSON and back, so that what comes back equals what was sent.
+
+JSON knows neither dates nor bytes, so these travel in an envelope, a dictionary with the one
+key ``ENVELOPE``; a dictionary of the user's that looks like one travels in an envelope itself.
+Nothing is ever looked up by a name from the body: the kinds are the table below.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from json import JSONEncoder
+from typing import Any
+from uuid import UUID
+
+from .exceptions import NotSerializable, PayloadTooLarge, UnreadableEvent
+
+VERSION = 1
+ENVELOPE = "__jaiminho__"
+DEEPEST = 100
+
+# Order matters: a datetime is a date.
+_KINDS: list[tuple[str, type, Callable[[Any], str], Callable[[str], Any]]] = [
+    ("datetime", datetime, datetime.isoformat, datetime.fromisoformat),
+    ("date", date, date.isoformat, date.fromisoformat),
+    ("time", time, time.isoformat, time.fromisoformat),
+    ("decimal", Decimal, str, Decimal),
+    ("uuid", UUID, str, UUID),
+    ("bytes", bytes, lambda raw: base64.b64encode(raw).decode(), base64.b64decode),
+]
+_DECODERS = {kind: decode for kind, _, _, decode in _KINDS}
+
+
+def encode_call(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], encoder: type[JSONEncoder], max_bytes: int
+) -> str:
+    """Return a call's arguments as ASCII JSON.
+
+    Raises:
+        NotSerializable: an argument can't make the round trip; the message says where it is.
+        PayloadTooLarge: the result exceeds ``max_bytes``.
+    """
+    walk = _Encoder(encoder)
+    body = {
+        "args": [walk(value, f"args[{at}]") for at, value in enumerate(args)],
+        "kwargs": {name: walk(value, name) for name, value in kwargs.items()},
+    }
+    text = dumps(body)
+    if len(text) > max_bytes:
+        raise PayloadTooLarge(
+            f"The arguments take {len(text)} bytes; JAIMINHO_CONFIG['MAX_PAYLOAD_BYTES'] allows "
+            f"{max_bytes}. Send a reference to the data instead of the data."
+        )
+    return text
+
+
+def decode_call(body: str, version: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments that ``encode_call`` was given, tuples as lists.
+
+    Raises:
+        UnreadableEvent: the body is not what ``encode_call`` writes.
+    """
+    if version != VERSION:
+        raise UnreadableEvent(f"its body has version {version}; this release reads {VERSION}")
+    try:
+        call = json.loads(body)
+        return _decode(call["args"]), {name: _decode(v) for name, v in call["kwargs"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UnreadableEvent(f"its body can't be read ({type(error).__name__})") from error
+
+
+def encode_key(value: object) -> str:
+    """Return an ordering key as text: a string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    return dumps(_Encoder(JSONEncoder)(value, "key"))
+
+
+def dumps(value: object) -> str:
+    """Return compact ASCII JSON: every engine stores it, NUL and emoji included."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+class _Encoder:
+    """Turns a value into what JSON can carry; knows the way to what it can't."""
+
+    def __init__(self, encoder: type[JSONEncoder]) -> None:
+        self._default = encoder().default
+
+    def __call__(self, value: Any, path: str, depth: int = 0) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float):
+            return self._finite(value, path)
+        if depth > DEEPEST:
+            raise NotSerializable(f"{path}: nested deeper than {DEEPEST} levels, or in itself.")
+        if isinstance(value, list | tuple):
+            return [self(item, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
+        if isinstance(value, dict):
+            return self._dictionary(value, path, depth + 1)
+        for kind, python_type, encode, _ in _KINDS:
+            if isinstance(value, python_type):
+                return {ENVELOPE: [kind, encode(value)]}
+        return self(self._by_default(value, path), path, depth + 1)
+
+    def _finite(self, value: float, path: str) -> float:
+        if not math.isfinite(value):
+            raise NotSerializable(f"{path}: {value} has no JSON form.")
+        return float(value)
+
+    def _dictionary(self, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+        if ENVELOPE not in value and all(isinstance(key, str) for key in value):
+            return {
+                str.__str__(key): self(item, f"{path}[{key!r}]", depth)
+                for key, item in value.items()
+            }
+        pairs = [
+            [self(key, f"{path}, a key", depth), self(item, f"{path}[{key!r}]", depth)]
+            for key, item in value.items()
+        ]
+        return {ENVELOPE: ["dict", pairs]}
+
+    def _by_default(self, value: object, path: str) -> Any:
+        try:
+            return self._default(value)
+        except (TypeError, ValueError) as error:
+            raise NotSerializable(
+                f"{path}: a {type(value).__qualname__} can't be written as JSON. Pass plain data "
+                "(an id instead of a model, for example), or give the decorator an encoder= "
+                "whose default() converts it."
+            ) from error
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if ENVELOPE not in value:
+        return {key: _decode(item) for key, item in value.items()}
+    kind, content = value[ENVELOPE]
+    if kind == "dict":
+        return {_hashable(_decode(key)): _decode(item) for key, item in content}
+    return _DECODERS[kind](content)
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(_hashable(item) for item in key) if isinstance(key, list) else key
