@@ -17,18 +17,25 @@ HIDDEN = ("body", "signature", "lane", "running_lane", "leased_by", "version")
 
 
 @admin.register(Event)
-class EventAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class EventAdmin(admin.ModelAdmin):
     """Read-only rows; what an event carries is shown to those who may see it."""
 
     list_display = (
-        "id", "name", "stream", "key", "status", "created_at", "sent_at", "run_after",
+        "id",
+        "name",
+        "stream",
+        "key",
+        "status",
+        "created_at",
+        "sent_at",
+        "run_after",
         "error_count",
     )
     list_filter = ("status", "strategy", "stream")
     show_full_result_count = False
     actions = ("replay", "skip")
 
-    def get_fields(self, request: HttpRequest, obj: Event | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Event | None = None) -> list[Any]:
         names = [field.name for field in Event._meta.fields if field.name not in HIDDEN]
         may_see = request.user.has_perm("jaiminho_celery.view_event_payload")
         return [*names, "body"] if may_see else names

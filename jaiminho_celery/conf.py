@@ -43,7 +43,7 @@ def _exceptions(value: object) -> str | None:
         return "must be a tuple of exception classes, or of their dotted paths"
     for item in value:
         loaded = _load(item)
-        if not (isinstance(loaded, type) and issubclass(loaded, BaseException)):
+        if not (isinstance(loaded, type) and issubclass(loaded, Exception)):
             return f"holds {item!r}, which is not an exception class"
     return None
 
@@ -96,7 +96,7 @@ class JaiminhoSettings(AppSettings):
         """Return DEFAULT_ENCODER, loaded."""
         return _load(self.DEFAULT_ENCODER)  # type: ignore[return-value]
 
-    def non_retryable(self) -> tuple[type[BaseException], ...]:
+    def non_retryable(self) -> tuple[type[Exception], ...]:
         """Return NON_RETRYABLE_EXCEPTIONS, loaded."""
         return tuple(_load(item) for item in self.NON_RETRYABLE_EXCEPTIONS)  # type: ignore[misc]
 

@@ -44,7 +44,9 @@ class Unknown(Outcome):
 
     @property
     def summary(self) -> str:
-        return "no function of this process has that name; the event waits for a worker that knows it"
+        return (
+            "no function of this process has that name; the event waits for a worker that knows it"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Run:
         if not self.is_recorded:
             logging.getLogger("jaiminho_celery").error(
                 "event %s: attempt %s outlived its lease and could record nothing",
-                event.pk, event.attempt,
+                event.pk,
+                event.attempt,
             )
             return
         signals.event_settled.send_robust(sender=Event, event=event, outcome=self.outcome)
@@ -139,7 +142,7 @@ def _publish(attempt: Run) -> Outcome:
     attempt.sender, attempt.payload = function.func, args[0] if args else {}
     try:
         function.func(*args, **kwargs)
-    except settings.non_retryable() as error:  # type: ignore[misc]
+    except settings.non_retryable() as error:
         return Dead(_describe(error), error)
     except Exception as error:
         return Failed(error)

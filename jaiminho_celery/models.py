@@ -25,7 +25,7 @@ NAME_LENGTH = 255
 LANE_LENGTH = 32
 
 
-class Event(FencedRow, models.Model):
+class Event(FencedRow):
     """A call that is to be made after the transaction that wrote it has committed.
 
     The row carries a registered name and JSON, never code. ``lane`` groups the events that
@@ -62,7 +62,7 @@ class Event(FencedRow, models.Model):
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
 
-    objects = EventQuerySet.as_manager()
+    objects: ClassVar[models.Manager[Any]] = EventQuerySet.as_manager()
 
     class Meta:
         ordering = ("id",)

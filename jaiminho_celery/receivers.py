@@ -17,5 +17,8 @@ def log_settled(sender: Any, event: Any, outcome: Any, **_: Any) -> None:
     logger.log(
         outcome.log_level,
         "event %s (%s, stream %r): %s",
-        event.pk, event.name, event.stream, outcome.summary,
+        event.pk,
+        event.name,
+        event.stream,
+        outcome.summary,
     )

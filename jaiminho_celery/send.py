@@ -87,8 +87,13 @@ def save_to_outbox_stream(
         raise NameTooLong(f"The stream {stream!r} must be a text of 100 characters at most.")
     strategy = _strategy(overwrite_strategy_with)
     return _decorator(
-        stream=stream, strategy=strategy, key=key,
-        using=using, encoder=encoder, name=name, aliases=aliases,
+        stream=stream,
+        strategy=strategy,
+        key=key,
+        using=using,
+        encoder=encoder,
+        name=name,
+        aliases=aliases,
     )
 
 

@@ -133,9 +133,9 @@ class _Encoder:
             return self._default(value)
         except (TypeError, ValueError) as error:
             raise NotSerializable(
-                f"{path}: a {type(value).__qualname__} can't be written as JSON. Pass plain data "
-                "(an id instead of a model, for example), or give the decorator an encoder= "
-                "whose default() converts it."
+                f"{path}: a value of type {type(value).__qualname__} can't be written as JSON. "
+                "Pass plain data (an id instead of a model, for example), or give the decorator "
+                "an encoder= whose default() converts it."
             ) from error
 
 

@@ -31,7 +31,9 @@ def verify(event: Event) -> None:
         if constant_time_compare(event.signature, signer.signature(content, key)):
             return
     raise BadEventSignature(
-        "it is not signed" if not event.signature else "it was changed after it was signed, or "
+        "it is not signed"
+        if not event.signature
+        else "it was changed after it was signed, or "
         "its key is neither SECRET_KEY nor one of SECRET_KEY_FALLBACKS"
     )
 
@@ -42,7 +44,12 @@ def _framed(event: Event) -> str:
     The database alias is left out: processes may name the same database differently.
     """
     parts = (
-        event.uuid.hex, event.stream, event.key, event.strategy, event.name,
-        str(event.version), event.body,
+        event.uuid.hex,
+        event.stream,
+        event.key,
+        event.strategy,
+        event.name,
+        str(event.version),
+        event.body,
     )
     return "".join(f"{len(part)}:{part}" for part in parts)

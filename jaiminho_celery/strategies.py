@@ -79,7 +79,7 @@ def _insert_leased(event: Event, alias: str) -> None:
     event.status = EventStatus.PUBLISHING
     event.attempt = 1
     event.leased_by = worker_identity()
-    event.lease_until = from_now(settings.LEASE_SECONDS)  # type: ignore[assignment]
+    event.lease_until = from_now(settings.LEASE_SECONDS)
     leased_at = time.monotonic()
     event.save(using=alias, force_insert=True)
 
@@ -111,7 +111,9 @@ def _warn_if_another_alias_is_in_a_transaction(alias: str, function: OutboxFunct
         logger.warning(
             "%s writes its event to %r, which is in no transaction, while %s is: a rollback "
             "there will not take the event back. Pass using=….",
-            function.name, alias, ", ".join(map(repr, busy)),
+            function.name,
+            alias,
+            ", ".join(map(repr, busy)),
         )
 
 

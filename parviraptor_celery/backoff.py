@@ -20,9 +20,7 @@ class BackoffStrategy(enum.Enum):
     """``step`` minutes, always."""
 
 
-def job_delay(
-    strategy: BackoffStrategy, step_minutes: float, errors_before: int
-) -> timedelta:
+def job_delay(strategy: BackoffStrategy, step_minutes: float, errors_before: int) -> timedelta:
     """Return the pause after a temporary failure that ``errors_before`` others preceded.
 
     >>> [job_delay(BackoffStrategy.EXPONENTIAL, 2, n).seconds // 60 for n in range(7)]

@@ -30,7 +30,7 @@ def kick(task: str, **kwargs: Any) -> bool:
     Under ``task_always_eager`` the task runs at once, in this thread; kicks that it sends in
     its turn run after it, not inside it, so a chain of jobs can't exhaust the stack.
     """
-    app = current_app._get_current_object()
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
     if app.conf.task_always_eager:
         _run_eagerly(app, task, kwargs)
         return True
@@ -38,9 +38,7 @@ def kick(task: str, **kwargs: Any) -> bool:
         return False
     try:
         with pools.producers[_connection(app)].acquire(block=True) as producer:
-            app.send_task(
-                task, kwargs=kwargs, producer=producer, retry=False, ignore_result=True
-            )
+            app.send_task(task, kwargs=kwargs, producer=producer, retry=False, ignore_result=True)
     except (OperationalError, OSError) as error:
         _open_until[os.getpid()] = time.monotonic() + settings.BROKER_BREAKER_SECONDS
         signals.kick_failed.send_robust(sender=task, error=error)

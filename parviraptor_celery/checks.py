@@ -99,8 +99,7 @@ def _check_own_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
             field.creation_counter
         ):
             yield Error(
-                f"{queue._meta.label}.{field.name} clashes with a name that the queue itself "
-                "uses.",
+                f"{queue._meta.label}.{field.name} clashes with a name that the queue itself uses.",
                 hint="Rename the field.",
                 obj=queue,
                 id="parviraptor_celery.E006",

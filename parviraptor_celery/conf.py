@@ -62,7 +62,7 @@ class Setting(Generic[T]):
         problem = self.rule(value)
         if problem:
             raise ImproperlyConfigured(f"{instance.setting_name}[{self.name!r}] {problem}.")
-        return value  # type: ignore[no-any-return]
+        return value
 
 
 class AppSettings:

@@ -86,9 +86,7 @@ def drain(feed: Feed, budget: Budget, report: Report) -> None:
         feed.close()
 
 
-def drain_lanes(
-    make_feed: Callable[[str], Feed], lanes: list[str], budget: Budget
-) -> Report:
+def drain_lanes(make_feed: Callable[[str], Feed], lanes: list[str], budget: Budget) -> Report:
     """Work off ``lanes`` one after another; the report names those that the budget left over."""
     report = Report()
     for position, lane in enumerate(lanes):

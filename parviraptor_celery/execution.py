@@ -138,7 +138,9 @@ def _transition(finished: Run) -> bool:
         case Deferred():
             return job.rest(
                 JobStatus.DEFERRED,
-                error_message=message, error_count=job.error_count + 1, **changes,
+                error_message=message,
+                error_count=job.error_count + 1,
+                **changes,
             )
         case TemporarilyFailed() if job.error_count >= job.TEMPORARY_FAILURE_THRESHOLD:
             return _give_up(finished, "error count reached threshold")
@@ -146,9 +148,7 @@ def _transition(finished: Run) -> bool:
             pause = job_delay(job.BACKOFF_STRATEGY, job.BACKOFF_STEP_MINUTES, job.error_count)
             if seconds is not None:
                 pause = timedelta(seconds=seconds)
-            return _wait(
-                finished, pause, error_message=message, error_count=job.error_count + 1
-            )
+            return _wait(finished, pause, error_message=message, error_count=job.error_count + 1)
         case Failed(details=details):
             return job.rest(
                 JobStatus.FAILED, error_message=message, error_traceback=details, **changes

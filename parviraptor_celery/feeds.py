@@ -37,7 +37,11 @@ class LaneFeed:
                 return row
             else:
                 refusals += 1
-        logger.warning("%s: lane %s could not be claimed, left to the sweep", self.rows.model._meta.label, self.lane)
+        logger.warning(
+            "%s: lane %s could not be claimed, left to the sweep",
+            self.rows.model._meta.label,
+            self.lane,
+        )
         return None
 
     def settle(self, run: Any, *, claim_next: bool) -> Any:

@@ -19,8 +19,11 @@ from .leases import worker_identity
 AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
 
 
-class FencedRow:
-    """The verbs that move a row from state to state: each is one fenced UPDATE."""
+class FencedRow(models.Model):
+    """The verbs that move a row from state to state: each is one fenced UPDATE.
+
+    An abstract model, not a mixin: a mixin would be named in every migration of the users'.
+    """
 
     TRANSITIONS: ClassVar[Mapping[Any, frozenset[Any]]]
     LEASED: ClassVar[str]
@@ -32,12 +35,12 @@ class FencedRow:
     UNBEGUN: ClassVar[dict[str, Any]] = {}
     """Columns of a row that was leased in a batch and has not begun."""
 
-    pk: Any
     status: Any
-    attempt: int
-    lane: str | None
-    _meta: ClassVar[Any]
-    _state: Any
+    attempt: Any
+    lane: Any
+
+    class Meta:
+        abstract = True
 
     @classmethod
     def lease_seconds(cls) -> float:
@@ -52,7 +55,7 @@ class FencedRow:
     @property
     def alias(self) -> str:
         """The database that this row lives in."""
-        return self._state.db or router.db_for_write(type(self))  # type: ignore[arg-type]
+        return self._state.db or router.db_for_write(type(self))
 
     def claim(self, **columns: Any) -> bool:
         """Lease this row to this process; False when somebody else was faster.

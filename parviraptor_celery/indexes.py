@@ -39,16 +39,14 @@ class StatusIndex(Index):
     def set_name_with_model(self, model: type[models.Model]) -> None:
         # Django hashes the columns only; two statuses over the same columns need two names.
         _, table = split_identifier(model._meta.db_table)
-        columns = [model._meta.get_field(name).column for name, _ in self.fields_orders]
+        columns = [_column(model, name) for name, _ in self.fields_orders]
         digest = names_digest(table, *columns, self.status, length=6)
         self.name = f"{table[:11]}_{columns[0][:7]}_{digest}_{self.suffix}".lstrip("_0123456789")
 
     def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
         if schema_editor.connection.features.supports_partial_indexes:
-            kept = {"name": self.name, "condition": Q(status=self.status)}
-            return Index(fields=self.fields, **kept).create_sql(
-                model, schema_editor, using, **kwargs
-            )
+            kept = Index(fields=self.fields, name=self.name, condition=Q(status=self.status))
+            return kept.create_sql(model, schema_editor, using, **kwargs)
         if self.partial_only:
             return "DO 0"  # valid, and does nothing
         full = Index(fields=["status", *self.fields], name=self.name)
@@ -58,3 +56,7 @@ class StatusIndex(Index):
         if self.partial_only and not schema_editor.connection.features.supports_partial_indexes:
             return "DO 0"
         return super().remove_sql(model, schema_editor, **kwargs)
+
+
+def _column(model: type[models.Model], name: str) -> str:
+    return str(model._meta.get_field(name).column)  # type: ignore[union-attr]

@@ -84,9 +84,9 @@ class KickAfterCommit:
             self.send()
 
     def _shared_with_transaction(self, using: str) -> set[Any]:
-        for _, function, _ in reversed(connections[using].run_on_commit):
-            if isinstance(function, KickAfterCommit):
-                return function.sent
+        for hook in reversed(connections[using].run_on_commit):
+            if isinstance(hook[1], KickAfterCommit):
+                return hook[1].sent
         return set()
 
     def _is_on_its_way(self) -> bool:

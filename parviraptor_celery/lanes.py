@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import date, datetime, time, timedelta
-from datetime import timezone as datetime_timezone
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -50,7 +49,7 @@ def _tagged(value: object) -> list[str | None]:
         case Decimal():
             return ["decimal", format(value, "f")]
         case datetime():
-            moment = value.astimezone(datetime_timezone.utc) if value.tzinfo else value
+            moment = value.astimezone(UTC) if value.tzinfo else value
             return ["datetime", moment.isoformat()]
         case date() | time():
             return [type(value).__name__, value.isoformat()]
@@ -64,7 +63,7 @@ def _tagged(value: object) -> list[str | None]:
     )
 
 
-class LaneField(models.CharField):  # type: ignore[type-arg]
+class LaneField(models.CharField):
     """The lane of a job, filled in by itself; NULL in an independent queue.
 
     It is computed in ``pre_save``, which ``save()`` and ``bulk_create()`` both call.

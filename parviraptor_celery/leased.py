@@ -62,7 +62,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         Every claim starts with this question. Composing its SQL takes ten times as long as
         running it, so that is done once for each table and database.
         """
-        sql, params = _candidate_sql(type(self), self.model, self.db, status)
+        sql, params = _candidate_sql(type(self), self.model, self.db, status)  # type: ignore[arg-type]
         filled = [lane if param == ANY_LANE else param for param in params]
         return next(iter(self.raw(sql, filled, using=self.db)), None)
 

@@ -31,7 +31,7 @@ from .ticks import AbstractTick
 __all__ = ["AbstractJob", "AbstractJobFactory", "BackoffStrategy", "JobStatus", "Tick"]
 
 
-class AbstractJob(FencedRow, models.Model):
+class AbstractJob(FencedRow):
     """A job: a row of the user's own model. Derive from what ``AbstractJobFactory`` makes.
 
     The engine writes the columns below; ``process()`` and the rest of the project may write
@@ -77,7 +77,7 @@ class AbstractJob(FencedRow, models.Model):
     begun_at = models.DateTimeField(null=True, editable=False)
     failed_by = models.BigIntegerField(null=True, editable=False)
 
-    objects = JobQuerySet.as_manager()
+    objects: ClassVar[models.Manager[Any]] = JobQuerySet.as_manager()
 
     class Meta:
         abstract = True
@@ -98,6 +98,21 @@ class AbstractJob(FencedRow, models.Model):
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.pk} ({self.status})"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save as usual; while the job runs, only the user's own columns, and only if still ours.
+
+        Raises:
+            LeaseLost: the job runs here, but its lease ran out and it was taken away.
+        """
+        if not getattr(self, "_is_running_here", False):
+            super().save(*args, **kwargs)
+            return
+        names = kwargs.get("update_fields")
+        own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
+        columns = {field.attname: getattr(self, field.attname) for field in own}
+        if columns and not self.held().update(**columns):
+            raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
 
     # What the user's class overrides
 
@@ -211,23 +226,6 @@ class AbstractJob(FencedRow, models.Model):
         """Return a running job to the waiting ones; by itself this counts nothing."""
         return self.rest(JobStatus.NEW, begun_at=None, **columns)
 
-    # Saving
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save as usual; while the job runs, only the user's own columns, and only if still ours.
-
-        Raises:
-            LeaseLost: the job runs here, but its lease ran out and it was taken away.
-        """
-        if not getattr(self, "_is_running_here", False):
-            super().save(*args, **kwargs)
-            return
-        names = kwargs.get("update_fields")
-        own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
-        columns = {field.attname: getattr(self, field.attname) for field in own}
-        if columns and not self.held().update(**columns):
-            raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
-
     @classmethod
     def own_fields(cls) -> list[models.Field[Any, Any]]:
         """Return the fields that the user's class added and that a run may change."""
@@ -318,4 +316,3 @@ class Tick(AbstractTick):
 
     class Meta(AbstractTick.Meta):
         pass
-

@@ -14,9 +14,7 @@ logger = logging.getLogger("parviraptor_celery")
 
 @receiver(signals.job_finished, dispatch_uid="parviraptor_celery.log_finished")
 def log_finished(sender: Any, job: Any, outcome: Any, **_: Any) -> None:
-    logger.log(
-        outcome.log_level, "%s %s: %s", sender._meta.label, job.pk, type(outcome).__name__
-    )
+    logger.log(outcome.log_level, "%s %s: %s", sender._meta.label, job.pk, type(outcome).__name__)
 
 
 @receiver(signals.job_rescued, dispatch_uid="parviraptor_celery.log_rescued")
@@ -28,20 +26,21 @@ def log_rescued(sender: Any, job_id: int, status: str, **_: Any) -> None:
 def log_lease_lost(sender: Any, job: Any, **_: Any) -> None:
     logger.error(
         "%s %s: attempt %s outlived its lease and could record nothing",
-        sender._meta.label, job.pk, job.attempt,
+        sender._meta.label,
+        job.pk,
+        job.attempt,
     )
 
 
 @receiver(signals.dependents_failed, dispatch_uid="parviraptor_celery.log_dependents_failed")
 def log_dependents_failed(sender: Any, cause_id: int, rows: int, **_: Any) -> None:
-    logger.warning(
-        "%s %s: %s waiting jobs failed with it", sender._meta.label, cause_id, rows
-    )
+    logger.warning("%s %s: %s waiting jobs failed with it", sender._meta.label, cause_id, rows)
 
 
 @receiver(signals.kick_failed, dispatch_uid="parviraptor_celery.log_kick_failed")
 def log_kick_failed(sender: str, error: Exception, **_: Any) -> None:
     logger.warning(
         "%s could not be published (%s): the rows are safe, the next sweep finds them",
-        sender, type(error).__name__,
+        sender,
+        type(error).__name__,
     )

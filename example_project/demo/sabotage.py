@@ -1,11 +1,15 @@
 """Frauds on purpose: a self-test of the ledger, which must notice each of them."""
 
+from collections.abc import Callable
+
 from django.db import transaction
 from django.db.models import Count, Max
 
 from example_project.departures.airports import STREAMS
 from example_project.departures.models import AircraftLeg
 from jaiminho_celery.models import Event
+
+from .accidents import Sabotage
 
 
 class DropEvent:
@@ -43,4 +47,4 @@ class SwapLegs:
         return claimable.update(status=AircraftLeg.Status.PROCESSED, leg_number=leg.leg_number)
 
 
-SABOTAGE = {"drop-event": DropEvent, "swap-legs": SwapLegs}
+SABOTAGE: dict[str, Callable[[], Sabotage]] = {"drop-event": DropEvent, "swap-legs": SwapLegs}

@@ -54,7 +54,15 @@ class Stack:
         return self._celery("beat", "--scheduler=django", "--max-interval=2", "--pidfile=")
 
     def _celery(self, command: str, *options: str) -> Managed:
-        argv = ["-m", "celery", "-A", "example_project", command, f"--loglevel={LOG_LEVEL}", *options]
+        argv = [
+            "-m",
+            "celery",
+            "-A",
+            "example_project",
+            command,
+            f"--loglevel={LOG_LEVEL}",
+            *options,
+        ]
         return self._start(command, argv)
 
     def _external(self, argv: Sequence[str], port: int) -> Managed:

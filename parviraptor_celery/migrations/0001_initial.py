@@ -4,22 +4,20 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Tick',
+            name="Tick",
             fields=[
-                ('name', models.CharField(max_length=150, primary_key=True, serialize=False)),
-                ('last_at', models.DateTimeField(null=True)),
-                ('cursor', models.CharField(blank=True, default='', max_length=64)),
+                ("name", models.CharField(max_length=150, primary_key=True, serialize=False)),
+                ("last_at", models.DateTimeField(null=True)),
+                ("cursor", models.CharField(blank=True, default="", max_length=64)),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 
 from parviraptor_celery.exceptions import (
@@ -24,6 +26,11 @@ class Note(models.Model):
 
 class Scripted:
     """A job whose body does what its ``script`` says."""
+
+    pk: Any
+    _state: Any
+    script: Any
+    result: Any
 
     def process(self) -> None:
         self.result = (self.result or 0) + 1

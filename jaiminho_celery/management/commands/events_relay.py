@@ -18,13 +18,20 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--run-in-loop", action="store_true", help="until SIGTERM or SIGINT")
         parser.add_argument(
-            "--loop-interval", type=float, default=1, metavar="SECONDS",
+            "--loop-interval",
+            type=float,
+            default=1,
+            metavar="SECONDS",
             help="pause between two rounds of the loop (default: 1)",
         )
         parser.add_argument("--stream", metavar="NAME", help="only this stream (default: all)")
 
     def handle(
-        self, *args: Any, run_in_loop: bool, loop_interval: float, stream: str | None,
+        self,
+        *args: Any,
+        run_in_loop: bool,
+        loop_interval: float,
+        stream: str | None,
         **options: Any,
     ) -> None:
         if loop_interval <= 0:
