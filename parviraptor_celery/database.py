@@ -25,17 +25,23 @@ def in_transaction(using: str, body: Callable[[], T]) -> T:
     ``ATTEMPTS`` times; so ``body`` must be safe to repeat, which a fenced UPDATE is. Inside a
     transaction of the caller nothing is repeated: only the outermost block could be.
     """
-    connection = connections[using]
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with transaction.atomic(using=using):
-                return body()
-        except OperationalError as error:
-            if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
-                raise
-            logger.info("transaction on %s starts again (%s)", using, type(error).__name__)
-            connection.close_if_unusable_or_obsolete()
-    raise AssertionError("unreachable")
+
+    def transact() -> T:
+        with transaction.atomic(using=using):
+            return body()
+
+    return _repeated(using, transact)
+
+
+def alone(using: str, statement: Callable[[], T]) -> T:
+    """Run one statement and return its result, starting again like ``in_transaction``.
+
+    A single statement is a transaction by itself; without BEGIN and COMMIT around it, it takes
+    two round trips less, and holds its locks for no longer than the database needs.
+    """
+    if connections[using].in_atomic_block:
+        return in_transaction(using, statement)
+    return _repeated(using, statement)
 
 
 def is_transient(error: OperationalError) -> bool:
@@ -48,3 +54,16 @@ def is_transient(error: OperationalError) -> bool:
     if code in RETRIED_MYSQL_CODES or code in LOST_MYSQL_CODES:
         return True
     return "locked" in str(error) or "server closed the connection" in str(error)
+
+
+def _repeated(using: str, body: Callable[[], T]) -> T:
+    connection = connections[using]
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return body()
+        except OperationalError as error:
+            if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
+                raise
+            logger.info("transaction on %s starts again (%s)", using, type(error).__name__)
+            connection.close_if_unusable_or_obsolete()
+    raise AssertionError("unreachable")

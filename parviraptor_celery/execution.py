@@ -17,7 +17,7 @@ from . import signals
 from .backoff import job_delay
 from .clock import from_now
 from .conf import settings
-from .database import ATTEMPTS, in_transaction, is_transient
+from .database import ATTEMPTS, alone, is_transient
 from .exceptions import (
     DeferJob,
     IgnoreJob,
@@ -185,7 +185,7 @@ def _run_atomically(job: AbstractJob) -> Run:
                     raise _Undo
         except _Undo:
             if not finished.is_settled:
-                in_transaction(job.alias, finished.settle)
+                alone(job.alias, finished.settle)
             return finished
         except OperationalError as error:
             if attempt == ATTEMPTS or not is_transient(error):

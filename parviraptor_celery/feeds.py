@@ -10,7 +10,7 @@ from django.db import IntegrityError
 from django.db.models import F
 
 from .clock import from_now, now
-from .database import in_transaction
+from .database import alone, in_transaction
 from .leases import worker_identity
 
 logger = logging.getLogger("parviraptor_celery")
@@ -49,12 +49,12 @@ class LaneFeed:
             return None
         successor = self._successor_of(run) if claim_next else None
         if successor is None:
-            in_transaction(self.using, run.settle)
+            alone(self.using, run.settle)
             return None
         try:
             return in_transaction(self.using, self._hand_off(run, successor))
         except IntegrityError:  # the lane was taken in between: finish alone
-            in_transaction(self.using, run.settle)
+            alone(self.using, run.settle)
             return None
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class LaneFeed:
 
     def _claim_alone(self, row: Any) -> bool:
         try:
-            return in_transaction(self.using, _repeatable_claim(row))
+            return alone(self.using, _repeatable_claim(row))
         except IntegrityError:
             return False  # another row of the lane was claimed between our look and our write
 

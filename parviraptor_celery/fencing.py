@@ -15,6 +15,7 @@ from django.db import models, router
 from .clock import from_now, now
 from .exceptions import IllegalTransition
 from .leases import worker_identity
+from .statements import fenced_update
 
 AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
 
@@ -74,7 +75,10 @@ class FencedRow(models.Model):
 
     def renew(self, **columns: Any) -> bool:
         """Extend the lease; False when it is lost."""
-        return bool(self.held().update(lease_until=from_now(self.lease_seconds()), **columns))
+        lease: dict[str, Any] = {"lease_until": from_now(self.lease_seconds())}
+        return bool(
+            fenced_update(type(self), self.alias, self._fence(self.LEASED), lease | columns)
+        )
 
     def rest(self, status: str, **columns: Any) -> bool:
         """End the lease and leave the row in ``status``; False when it was no longer ours."""
@@ -86,8 +90,9 @@ class FencedRow(models.Model):
             raise IllegalTransition(
                 f"{self._meta.label} {self.pk}: {self.status} can't become {to}."
             )
-        fence = self.rows(self.alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
-        if not fence.update(**{"status": to, self.STAMP: now()}, **columns):
+        transition = {"status": to, self.STAMP: now()}
+        fence = self._fence(self.status)
+        if not fenced_update(type(self), self.alias, fence, transition | columns):
             return False
         self.status = to
         for name, value in columns.items():
@@ -97,10 +102,11 @@ class FencedRow(models.Model):
 
     def held(self) -> models.QuerySet[Any]:
         """Return this row if it is still leased to us, as a queryset."""
-        rows: models.QuerySet[Any] = self.rows(self.alias).filter(
-            pk=self.pk, status=self.LEASED, attempt=self.attempt
-        )
+        rows: models.QuerySet[Any] = self.rows(self.alias).filter(**self._fence(self.LEASED))
         return rows
+
+    def _fence(self, status: Any) -> dict[str, Any]:
+        return {"pk": self.pk, "status": status, "attempt": self.attempt}
 
     def expect(self, status: Any, verb: str) -> None:
         """Raise IllegalTransition unless the row is in ``status``."""

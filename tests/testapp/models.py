@@ -78,3 +78,23 @@ class AtomicJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["
     result = models.IntegerField(null=True)
     shop = models.CharField(max_length=40, default="a")
     atomic = True
+
+
+class TypedJob(
+    AbstractJobFactory.make_base_class(  # type: ignore[misc]
+        dependent_fields=["text", "amount", "moment", "day", "serial", "count", "flag", "note"]
+    )
+):
+    """A queue whose lanes depend on a field of every usual kind."""
+
+    text = models.CharField(max_length=40, null=True)  # noqa: DJ001
+    amount = models.DecimalField(max_digits=10, decimal_places=2, null=True)
+    moment = models.DateTimeField(null=True)
+    day = models.DateField(null=True)
+    serial = models.UUIDField(null=True)
+    count = models.IntegerField(null=True)
+    flag = models.BooleanField(null=True)
+    note = models.ForeignKey(Note, null=True, on_delete=models.CASCADE)
+
+    def process(self) -> None:
+        pass
