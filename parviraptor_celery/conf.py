@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
@@ -14,9 +16,10 @@ Rule = Callable[[Any], str | None]
 
 def positive(value: object) -> str | None:
     """Return what is wrong with ``value`` as a number above zero, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        return "must be a number above zero"
-    return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and value > 0:
+        return None
+    return "must be a number above zero"
 
 
 def positive_integer(value: object) -> str | None:
@@ -95,8 +98,6 @@ class AppSettings:
 
 
 def _suggest(key: object, known: Mapping[str, object]) -> str:
-    import difflib
-
     near = difflib.get_close_matches(str(key), known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(sorted(known))}."
 

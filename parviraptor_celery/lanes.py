@@ -31,7 +31,7 @@ def lane_of(job: models.Model, dependent_fields: list[str]) -> str:
 def _canonical(field: Any, job: models.Model) -> list[str | None]:
     value = field.get_prep_value(field.to_python(getattr(job, field.attname)))
     if isinstance(value, Decimal) and isinstance(field, models.DecimalField):
-        value = value.quantize(Decimal(1).scaleb(-field.decimal_places))
+        value = value.quantize(Decimal(1).scaleb(-field.decimal_places)) + 0  # -0 is 0
     return _tagged(value)
 
 

@@ -105,10 +105,12 @@ class AbstractJob(FencedRow):
         Raises:
             LeaseLost: the job runs here, but its lease ran out and it was taken away.
         """
+        names = kwargs.get("update_fields")
         if not getattr(self, "_is_running_here", False):
+            if names is not None and self.dependent_names() & set(names):
+                kwargs["update_fields"] = {*names, "lane"}  # which refuses to change
             super().save(*args, **kwargs)
             return
-        names = kwargs.get("update_fields")
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: getattr(self, field.attname) for field in own}
         if columns and not self.held().update(**columns):
@@ -232,6 +234,12 @@ class AbstractJob(FencedRow):
         fixed = {field.name for field in AbstractJob._meta.get_fields()}
         fixed.update(cls.dependent_fields or ())
         return [f for f in cls._meta.concrete_fields if f.name not in fixed and not f.primary_key]
+
+    @classmethod
+    def dependent_names(cls) -> set[str]:
+        """Return the names, and the columns' names, of the fields that decide about the lane."""
+        fields = [cls._meta.get_field(name) for name in cls.dependent_fields or ()]
+        return {name for field in fields for name in (field.name, field.attname)}  # type: ignore[union-attr]
 
     @classmethod
     def lease_seconds(cls) -> float:

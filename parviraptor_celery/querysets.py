@@ -50,7 +50,7 @@ class JobQuerySet(LeasedQuerySet):
         return super().bulk_update(objs, fields, batch_size)
 
     def _refuse_lane_change(self, columns: Any) -> None:
-        fixed = sorted(set(columns) & set(self.model.dependent_fields or ()))
+        fixed = sorted(set(columns) & self.model.dependent_names())
         if fixed:
             raise LaneChanged(
                 f"{self.model._meta.label}: {', '.join(fixed)} decide in which lane a job runs "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from celery import Task
+from typing import TYPE_CHECKING, Any
 
 from .conf import settings
 from .drains import Report
+
+if TYPE_CHECKING:
+    from celery import Task
 
 
 def retry_when_due(task: Task, report: Report, **kwargs: Any) -> None:
