@@ -87,7 +87,7 @@ class JaiminhoSettings(AppSettings):
     BACKOFF_BASE_SECONDS = Setting[float](1, positive)
     BACKOFF_CAP_SECONDS = Setting[float](600, positive)
     RELAY_ROWS = Setting[int](500, positive_integer)
-    RELAY_SECONDS = Setting[float](10, positive)
+    RELAY_SECONDS = Setting[float](2, positive)
     SWEEP_LANES = Setting[int](2000, positive_integer)
     CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer)
     DATABASES = Setting[list[str] | None](None, aliases)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 Rule = Callable[[Any], str | None]
 
 
-def positive(value: object) -> str | None:
+def positive(value: Any) -> str | None:
     """Return what is wrong with ``value`` as a number above zero, or None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and math.isfinite(value) and value > 0:
@@ -112,7 +112,7 @@ class ParviraptorSettings(AppSettings):
     CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive)
     MAX_WORKER_DEATHS = Setting[int](3, positive_integer)
     KICK_JOBS = Setting[int](500, positive_integer)
-    KICK_SECONDS = Setting[float](10, positive)
+    KICK_SECONDS = Setting[float](2, positive)
     SWEEP_LANES = Setting[int](2000, positive_integer)
     RETRY_COUNTDOWN_CAP_SECONDS = Setting[float](600, positive)
     BROKER_TIMEOUT_SECONDS = Setting[float](1, positive)

@@ -91,8 +91,7 @@ class LaneFeed:
         def settle_and_claim() -> Any:
             # Both rows are locked before either is changed: a competing kick that holds the
             # successor while it waits for our lane would otherwise deadlock with us.
-            both = self.rows.filter(pk__in=[run.row.pk, successor.pk]).order_by("pk")
-            list(both.locked().values_list("pk"))
+            self.rows.lock([run.row.pk, successor.pk])
             return successor if run.settle() and claim() else None
 
         return settle_and_claim
@@ -148,7 +147,7 @@ class PoolFeed:
 
     def _claim_batch(self) -> list[Any]:
         for queryset in self.candidates():
-            rows = list(queryset.locked(skip=True)[: self.batch])
+            rows = list(queryset.unlocked()[: self.batch])
             if rows:
                 self._lease(rows)
                 return rows

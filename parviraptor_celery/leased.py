@@ -66,13 +66,21 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         filled = [lane if param == ANY_LANE else param for param in params]
         return next(iter(self.raw(sql, filled, using=self.db)), None)
 
-    def locked(self, *, skip: bool = False) -> Self:
-        """Lock the rows where the engine can; SQLite has one writer and needs no row locks."""
+    def unlocked(self) -> Self:
+        """Lock the rows that nobody else has locked, and leave the others out.
+
+        SQLite has one writer, and needs no row locks.
+        """
         features = connections[self.db].features
         if not features.has_select_for_update:
             return self
-        skip = skip and features.has_select_for_update_skip_locked
-        return self.select_for_update(skip_locked=skip)
+        return self.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+
+    def lock(self, ids: list[int]) -> None:
+        """Lock these rows, waiting for whoever has them, always in the same order."""
+        if connections[self.db].features.has_select_for_update:
+            rows = self.filter(pk__in=ids).order_by("pk").select_for_update()
+            list(rows.values_list("pk"))
 
     def lane_heads(self, status: str, after: str, limit: int) -> Iterator[tuple[str, int]]:
         """Yield ``(lane, id)`` of the first row of each lane in ``status``, lanes in order.

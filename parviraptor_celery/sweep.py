@@ -49,7 +49,7 @@ def rescue_expired(
     """
 
     def chunk() -> list[Any]:
-        expired = list(rows.expired().locked(skip=True)[:RESCUE_ROWS])
+        expired = list(rows.expired().unlocked()[:RESCUE_ROWS])
         return [row for row in expired if give_back(row)]
 
     total = 0
