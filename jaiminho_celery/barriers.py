@@ -76,30 +76,33 @@ class Barrier:
                 return False
             time.sleep(POLL_SECONDS)
             awaited &= self._holders()
-        return self._note(visible, self.rows.waiting_in(self.lane), event)
+        return self._note(visible, self._ids()[:1], event)
 
     def _admits_by_locking_read(self, event: Event) -> bool:
         visible = self._visible()
-        lane = self.rows.waiting_in(self.lane)
+        # As many rows as are visible, and no condition on the id: MariaDB would walk the primary
+        # key for that, and stumble over the writers of other lanes.
+        same = self._ids().select_for_update(nowait=True)[: len(visible)]
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
                 with transaction.atomic(using=self.rows.db):
-                    return self._note(visible, lane.select_for_update(nowait=True), event)
+                    return self._note(visible, same.all(), event)
             except DatabaseError:  # an uncommitted writer holds one of them
                 time.sleep(POLL_SECONDS)
         return False
 
     def _visible(self) -> list[int]:
-        lane = self.rows.waiting_in(self.lane)
-        return list(lane.values_list("id", flat=True)[:LOOKAHEAD])
+        return list(self._ids()[:LOOKAHEAD])
 
-    def _note(self, visible: list[int], lane: Any, event: Event) -> bool:
-        """Read again up to the last visible id: now this is all there will ever be."""
-        last = max([*visible, event.pk])
-        final = list(lane.filter(id__lte=last).values_list("id", flat=True))
-        self.passed = last
-        return bool(final[:1] == [event.pk])
+    def _ids(self) -> Any:
+        return self.rows.waiting_in(self.lane).values_list("id", flat=True)
+
+    def _note(self, visible: list[int], final: Any, event: Event) -> bool:
+        """Look again: up to the last visible id, this is all there will ever be."""
+        first = next(iter(final), None)
+        self.passed = max([self.passed, *visible])
+        return bool(first == event.pk)
 
     def _holders(self) -> set[str]:
         number = _lock_number(self.lane) % 2**64

@@ -54,7 +54,7 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
 
     def candidate(self) -> Any:
         head = self.rows.candidate(self.lane, JobStatus.NEW)
-        if head is not None and head.is_due:
+        if head is not None and (head.is_due or head.held_by is not None):
             return head
         return self.rows.candidate(self.lane, JobStatus.DEFERRED)
 

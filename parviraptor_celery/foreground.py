@@ -57,10 +57,13 @@ class ForegroundWorker:
     def _run_lanes(self, using: str) -> int:
         rows, done = self.queue.rows(using), 0
         for status in CLAIMABLE:
-            for lane, _ in rows.lane_heads(status, after="", limit=settings.SWEEP_LANES):
-                done += run_lanes(self.queue, using, [lane], self._budget()).rows
-                if self.stop.is_set():
-                    return done
+            after = ""
+            while heads := list(rows.lane_heads(status, after, settings.SWEEP_LANES)):
+                for lane, _ in heads:
+                    done += run_lanes(self.queue, using, [lane], self._budget()).rows
+                    if self.stop.is_set():
+                        return done
+                after = heads[-1][0]
         return done
 
     def _budget(self) -> Budget:

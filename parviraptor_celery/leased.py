@@ -107,9 +107,12 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         return found
 
     def _in_lane(self, lane: str, status: str) -> Self:
-        # Ordered by lane too: PostgreSQL then takes the lane's index even when its statistics
-        # make the primary key look cheaper.
-        return self.filter(status=status, lane=lane).order_by("lane", "id")
+        same_lane = {"lane": lane}
+        if connections[self.db].vendor == "postgresql":
+            # Of `lane = x ORDER BY id` PostgreSQL may think that walking the primary key is
+            # cheaper, and then filter every row of the table. A range it can't mistake.
+            same_lane = {"lane__gte": lane, "lane__lte": lane}
+        return self.filter(status=status, **same_lane).order_by("lane", "id")
 
 
 @functools.cache

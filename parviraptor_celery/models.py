@@ -309,13 +309,14 @@ _ORDERED = [
     StatusIndex(fields=["lane", "id"], status=JobStatus.FAILED, partial_only=True),
     StatusIndex(fields=["lane", "id"], status=JobStatus.DEFERRED, partial_only=True),
     StatusIndex(fields=["id"], status=JobStatus.PROCESSING),
-    models.Index(fields=["status", "modification_date"]),
+    StatusIndex(fields=["modification_date"], status=JobStatus.PROCESSED),
 ]
 _INDEPENDENT = [
     StatusIndex(fields=["-priority", "id"], status=JobStatus.NEW),
     StatusIndex(fields=["id"], status=JobStatus.DEFERRED),
+    StatusIndex(fields=["id"], status=JobStatus.FAILED, partial_only=True),
     StatusIndex(fields=["id"], status=JobStatus.PROCESSING, partial_only=True),
-    models.Index(fields=["status", "modification_date"]),
+    StatusIndex(fields=["modification_date"], status=JobStatus.PROCESSED),
 ]
 
 

@@ -83,17 +83,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_a_wrong_value_is_reported_by_its_key(
-    settings: Settings, key: str, value: Any
-) -> None:
+def test_a_wrong_value_is_reported_by_its_key(settings: Settings, key: str, value: Any) -> None:
     [message] = complaints(settings, {key: value})
     assert f"PARVIRAPTOR_CONFIG[{key!r}]" in message
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_a_wrong_value_is_never_worked_with(
-    settings: Settings, key: str, value: Any
-) -> None:
+def test_a_wrong_value_is_never_worked_with(settings: Settings, key: str, value: Any) -> None:
     settings.PARVIRAPTOR_CONFIG = {key: value}
     with pytest.raises(ImproperlyConfigured, match=key):
         getattr(queue_settings, key)
@@ -102,4 +98,3 @@ def test_a_wrong_value_is_never_worked_with(
 def test_each_problem_is_told(settings: Settings) -> None:
     config = {"LEASE_SECONDS": 0, "NO_SUCH_KEY": 1, "KICK_JOBS": 10}
     assert len(complaints(settings, config)) == 2
-

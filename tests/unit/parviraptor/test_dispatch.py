@@ -269,9 +269,7 @@ class TestRetry:
         work_off(FifoJob)
         assert statuses(FifoJob) == ["IGNORED", "FAILED", "PROCESSED"]
 
-    def test_leaves_jobs_alone_that_failed_for_another_reason(
-        self, failed: list[FifoJob]
-    ) -> None:
+    def test_leaves_jobs_alone_that_failed_for_another_reason(self, failed: list[FifoJob]) -> None:
         other = LaneJob.enqueue(script="fail")
         work_off(LaneJob)
         failed[0].retry()

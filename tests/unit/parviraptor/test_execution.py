@@ -254,9 +254,7 @@ class TestSignals:
         with received(signals.job_claimed) as claimed, received(signals.job_finished) as finished:
             run_one(FreeJob)
         assert [(sent["sender"], sent["job"].pk) for sent in claimed] == [(FreeJob, job.pk)]
-        assert [(sent["sender"], sent["job"].status) for sent in finished] == [
-            (FreeJob, "IGNORED")
-        ]
+        assert [(sent["sender"], sent["job"].status) for sent in finished] == [(FreeJob, "IGNORED")]
 
     @pytest.mark.parametrize("name", ["job_claimed", "job_finished"])
     def test_a_receiver_that_raises_harms_nothing(self, name: str) -> None:
