@@ -11,6 +11,6 @@ class JaiminhoCeleryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, receivers, tasks  # noqa: F401
+        from . import checks, messages, receivers, tasks  # noqa: F401
 
         autodiscover_modules("outbox")

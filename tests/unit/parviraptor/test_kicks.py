@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -222,17 +223,22 @@ class TestEagerly:
         FifoJob.enqueue()
         assert statuses(FreeJob) + statuses(FifoJob) == ["PROCESSED"] * 2
 
-    @pytest.mark.parametrize("queue", [FreeJob, FifoJob])
+    @pytest.mark.parametrize("queue", [FreeJob, FifoJob, LaneJob])
     def test_a_chain_of_jobs_that_each_enqueue_the_next_does_not_recurse(
         self, eager: Celery, queue: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        depths: list[int] = []
+
         def process(self: Any) -> None:
-            if self.script != "0":
-                queue.enqueue(script=str(int(self.script) - 1))
+            depths.append(len(traceback.extract_stack(limit=None)))
+            if len(depths) < 200:
+                where = {"number": len(depths)} if queue is LaneJob else {}
+                queue.enqueue(**where)
 
         monkeypatch.setattr(queue, "process", process)
-        queue.enqueue(script="1999")
-        assert statuses(queue) == ["PROCESSED"] * 2000
+        queue.enqueue()
+        assert statuses(queue) == ["PROCESSED"] * 200
+        assert max(depths) == max(depths[:3])
 
     def test_a_temporary_failure_does_not_recurse(self, eager: Celery) -> None:
         job = FreeJob.enqueue(script="temporary away")
