@@ -26,7 +26,7 @@ class Capture(Producer):
     def __init__(self, connection: Any) -> None:
         self._bound_to = connection
         self.messages: list[dict[str, Any]] = []
-        super().__init__(None, auto_declare=False)
+        super().__init__(None, auto_declare=False)  # type: ignore[arg-type]
 
     @property
     def connection(self) -> Any:
@@ -56,7 +56,10 @@ class Capture(Producer):
     ) -> None:
         """Keep the message; retries and timeouts are the relay's business."""
         headers = {} if headers is None else dict(headers)
-        exchange, delivery_mode = self._delivery_details(exchange or self.exchange, delivery_mode)
+        exchange, delivery_mode = self._delivery_details(
+            exchange or self.exchange,  # type: ignore[arg-type]
+            delivery_mode,
+        )
         body, content_type, content_encoding = self._prepare(
             body, serializer, content_type, content_encoding, compression, headers
         )

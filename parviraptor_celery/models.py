@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -17,6 +18,7 @@ from .conf import settings
 from .exceptions import (
     CauseStillFailed,
     DuplicateUniqueKey,
+    InvalidDependentField,
     LeaseLost,
     TemporaryJobFailure,
     UnknownField,
@@ -179,10 +181,19 @@ class AbstractJob(FencedRow):
 
     @classmethod
     def enqueue_many(cls, jobs: Iterable[Self], *, using: str | None = None) -> list[Self]:
-        """Insert ``jobs`` (unsaved instances) in bulk and wake workers when that commits."""
-        alias = using or router.db_for_write(cls)
-        created = cls.rows(alias).bulk_create(list(jobs))
-        kicks.many_on_commit(cls, alias, {job.lane for job in created})
+        """Insert ``jobs`` (unsaved instances) in bulk and wake workers when that commits.
+
+        Raises:
+            TypeError: one of them is not a job of this queue; nothing is inserted.
+            DuplicateUniqueKey: one has the key of a job that is waiting; nothing is inserted.
+        """
+        alias, new = using or router.db_for_write(cls), list(jobs)
+        if stranger := next((job for job in new if type(job) is not cls), None):
+            raise TypeError(f"{cls._meta.label}.enqueue_many() was given {stranger!r}.")
+        with cls._naming_duplicates(alias, new):
+            created = cls.rows(alias).bulk_create(new)
+        if created:
+            kicks.many_on_commit(cls, alias, {job.lane for job in created})
         return created
 
     def retry(self) -> int:
@@ -251,17 +262,27 @@ class AbstractJob(FencedRow):
         return JobQuerySet(cls, using=using)
 
     def _insert(self, alias: str) -> None:
-        if self.unique_key is None:
+        with self._naming_duplicates(alias, [self]):
             self.save(using=alias, force_insert=True)
+
+    @classmethod
+    @contextmanager
+    def _naming_duplicates(cls, alias: str, jobs: list[Self]) -> Iterator[None]:
+        """Raise DuplicateUniqueKey where inserting ``jobs`` hits the key of a waiting one."""
+        keys = [job.unique_key for job in jobs if job.unique_key is not None]
+        if not keys:
+            yield
             return
         try:
             with transaction.atomic(using=alias):
-                self.save(using=alias, force_insert=True)
+                yield
         except IntegrityError as error:
-            if not self.rows(alias).filter(unique_key=self.unique_key).exists():
+            taken = cls.rows(alias).filter(unique_key__in=keys).values_list("unique_key", flat=True)
+            named = taken.first() or next((key for key in keys if keys.count(key) > 1), None)
+            if named is None:
                 raise
             raise DuplicateUniqueKey(
-                f"{self._meta.label}: a job with unique_key={self.unique_key!r} is waiting already."
+                f"{cls._meta.label}: a job with unique_key={named!r} is waiting already."
             ) from error
 
     @classmethod
@@ -291,7 +312,7 @@ class AbstractJobFactory:
         >>> class Export(AbstractJobFactory.make_base_class(dependent_fields=["shop"])):
         ...     shop = models.CharField(max_length=40)
         """
-        names = None if dependent_fields is None else list(dependent_fields)
+        names = _field_names(dependent_fields)
         kind = _INDEPENDENT if names is None else _ORDERED
 
         class DerivedJob(AbstractJob):
@@ -302,6 +323,16 @@ class AbstractJobFactory:
                 indexes = kind
 
         return DerivedJob
+
+
+def _field_names(given: Any) -> list[str] | None:
+    if given is None:
+        return None
+    if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+        return list(given)
+    raise InvalidDependentField(
+        f"dependent_fields must be None or a list of field names, not {given!r}."
+    )
 
 
 _ORDERED = [

@@ -49,7 +49,7 @@ def _run(options: Options, directory: Path) -> Ledger:
         last_things.callback(places_module.sweep, places)
         _introduce(places)
         ledger = _play(options, supervisor, places)
-    print(f"\n{report.render(ledger)}", flush=True)
+        print(f"\n{report.render(ledger)}", flush=True)
     return ledger
 
 

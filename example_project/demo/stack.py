@@ -13,6 +13,9 @@ WEB_THREADS = 4
 WORKER_CHILDREN = 2
 LOG_LEVEL = "WARNING"  # two lines for every task would be most of the log
 READY_SECONDS = 60.0
+# A warm shutdown may take Celery's pool half a minute when a task has just ended; by then nothing
+# is left to do here, so it is cut short.
+GRACE_SECONDS = 5.0
 
 
 class Stack:
@@ -76,5 +79,6 @@ class Stack:
             cwd=ROOT,
             ready=None if port is None else lambda: port_answers("127.0.0.1", port),
             ready_timeout=READY_SECONDS,
+            grace=GRACE_SECONDS,
             log=self._places.directory / f"{name}.log",
         )

@@ -48,7 +48,7 @@ def ordered(using: str) -> Callable[[Any], None]:
     def publish(payload: Any) -> None:
         published.append(payload)
 
-    return publish  # type: ignore[no-any-return]
+    return publish
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def on_commit(using: str) -> Callable[[Any], None]:
         if payload == "fail":
             raise ConnectionError("the other side is away")
 
-    return publish  # type: ignore[no-any-return]
+    return publish
 
 
 def relay(using: str) -> int:

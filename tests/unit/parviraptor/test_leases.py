@@ -16,7 +16,7 @@ from parviraptor_celery import signals, sweep
 from parviraptor_celery.leases import Heartbeat, worker_identity
 from parviraptor_celery.models import AbstractJob
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
-from tests.unit.jobs import received, reloaded, statuses, work_off
+from tests.unit.jobs import received, reloaded, run_one, statuses, work_off
 
 PATIENCE = 10
 """Seconds until a test gives up waiting for a thread."""
@@ -213,6 +213,6 @@ def test_jobs_that_were_claimed_and_not_begun_are_given_back(
     monkeypatch.setattr(FreeJob, "process", process)
     FreeJob.enqueue_many(FreeJob() for _ in range(5))
     with pytest.raises(Killed):
-        work_off(FreeJob)
+        run_one(FreeJob)
     assert statuses(FreeJob) == ["PROCESSING"] + ["NEW"] * 4
     assert set(FreeJob.objects.values_list("worker_deaths", "error_count")) == {(0, 0)}

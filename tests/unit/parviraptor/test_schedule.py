@@ -29,7 +29,7 @@ def test_a_tick_expires_when_the_next_one_is_due(settings: Any) -> None:
         assert entry["options"]["expires"] == entry["schedule"]
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_database_scheduler_takes_it_up(celery_in_memory: Celery) -> None:
     from django_celery_beat.models import PeriodicTask
     from django_celery_beat.schedulers import DatabaseScheduler

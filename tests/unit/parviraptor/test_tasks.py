@@ -91,9 +91,7 @@ class TestProcessJobs:
             seconds=60
         )
 
-    def test_comes_back_at_the_earliest_time_at_which_something_is_due(
-        self, run_task: Any
-    ) -> None:
+    def test_comes_back_at_the_earliest_time_at_which_something_is_due(self, run_task: Any) -> None:
         later = LaneJob.objects.create(shop="a", script="temporary away", error_count=3)
         sooner = LaneJob.objects.create(shop="b", script="temporary away", error_count=1)
         with pytest.raises(Retry) as retried:
