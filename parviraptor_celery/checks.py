@@ -12,6 +12,7 @@ from django.db import connections, models
 
 from . import registry
 from .conf import settings
+from .indexes import StatusIndex
 from .lanes import REFUSED_FIELDS
 from .models import AbstractJob
 
@@ -57,6 +58,15 @@ def check_queues(**_: Any) -> list[CheckMessage]:
 
 
 def _check_queue(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
+    if not queue.made_by_factory:
+        yield Error(
+            f"{queue._meta.label} has no dependent_fields: it derives from AbstractJob itself.",
+            hint="Derive it from AbstractJobFactory.make_base_class(dependent_fields=…); None "
+            "there makes the jobs independent of each other.",
+            obj=queue,
+            id="parviraptor_celery.E009",
+        )
+        return
     yield from _check_dependent_fields(queue)
     yield from _check_own_fields(queue)
     yield from _check_meta(queue)
@@ -114,9 +124,8 @@ def _check_own_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
 
 
 def _check_meta(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
-    base = next(parent for parent in queue.__mro__[1:] if issubclass(parent, AbstractJob))
-    wanted = len(base._meta.indexes), len(base._meta.constraints)
-    if (len(queue._meta.indexes), len(queue._meta.constraints)) < wanted:
+    base = next(parent for parent in queue.__mro__ if "made_by_factory" in vars(parent))
+    if _structure(base) - _structure(queue):
         yield Error(
             f"{queue._meta.label}: its class Meta drops the indexes and constraints of the queue.",
             hint="Let it derive from the base's: class Meta(Base.Meta), and extend "
@@ -124,3 +133,18 @@ def _check_meta(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
             obj=queue,
             id="parviraptor_celery.E008",
         )
+
+
+def _structure(model: Any) -> set[object]:
+    """Return what the indexes and constraints of ``model`` are, without their names."""
+    indexes = {
+        (index.status, tuple(index.fields))
+        for index in model._meta.indexes
+        if isinstance(index, StatusIndex)
+    }
+    checks = {
+        repr(constraint.condition)
+        for constraint in model._meta.constraints
+        if isinstance(constraint, models.CheckConstraint)
+    }
+    return {*indexes, *checks}

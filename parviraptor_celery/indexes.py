@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.backends.utils import names_digest, split_identifier
 from django.db.models import Q
@@ -59,4 +60,7 @@ class StatusIndex(Index):
 
 
 def _column(model: type[models.Model], name: str) -> str:
-    return str(model._meta.get_field(name).column)  # type: ignore[union-attr]
+    try:
+        return str(model._meta.get_field(name).column)  # type: ignore[union-attr]
+    except FieldDoesNotExist:
+        return name  # the system check says what is wrong with the class
