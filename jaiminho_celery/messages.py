@@ -32,7 +32,7 @@ class Capture(Producer):
     def connection(self) -> Any:
         return self._bound_to
 
-    def publish(  # noqa: PLR0913
+    def publish(
         self,
         body: Any,
         routing_key: str | None = None,

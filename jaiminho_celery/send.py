@@ -9,11 +9,16 @@ from typing import Any, overload
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
-from . import registry, strategies
+from . import registry
 from .constants import PublishStrategyType
 from .exceptions import NameTooLong, NotRegistrable, UnknownAlias, UnknownStrategy
 from .registry import OutboxFunction
+
+# By its path, since models can't be imported before the app registry is ready, and decorators
+# stand in modules that are: celery.py, above all.
+WRITE = "jaiminho_celery.strategies.write"
 
 STREAM_LENGTH = 100
 NAME_LENGTH = 255
@@ -123,7 +128,7 @@ def _decorator(*, using: str | None, name: str | None, **options: Any) -> Decora
 def _wrapper(function: OutboxFunction) -> Callable[..., None]:
     @wraps(function.func)
     def save_call(*args: Any, **kwargs: Any) -> None:
-        strategies.write(function, args, kwargs)
+        import_string(WRITE)(function, args, kwargs)
 
     save_call.original_func = function.func  # type: ignore[attr-defined]
     return save_call

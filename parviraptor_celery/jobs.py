@@ -24,7 +24,7 @@ from .exceptions import (
 )
 from .fencing import FencedRow
 from .lanes import LANE_LENGTH, LaneField
-from .querysets import JobQuerySet
+from .querysets import JobManager, JobQuerySet
 from .states import TRANSITIONS, JobStatus
 
 
@@ -75,7 +75,7 @@ class AbstractJob(FencedRow):
     begun_at = models.DateTimeField(null=True, editable=False)
     failed_by = models.BigIntegerField(null=True, editable=False)
 
-    objects: ClassVar[models.Manager[Any]] = JobQuerySet.as_manager()
+    objects = JobManager()
 
     class Meta:
         abstract = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db.models import OuterRef
+from django.db.models import Manager, OuterRef
 
 from .exceptions import LaneChanged
 from .leased import LeasedQuerySet
@@ -56,3 +56,6 @@ class JobQuerySet(LeasedQuerySet):
                 f"{self.model._meta.label}: {', '.join(fixed)} decide in which lane a job runs "
                 "and can't change after the job was created. Create new jobs instead."
             )
+
+
+JobManager = Manager.from_queryset(JobQuerySet)

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kombu import Connection
 
@@ -75,7 +76,7 @@ def sweep(places: Places) -> None:
     if places.broker_is_ours:
         return
     with Connection(places.broker_url, connect_timeout=5) as connection:
-        channel = connection.default_channel
+        channel: Any = connection.default_channel
         if hasattr(channel, "client"):  # Redis, whatever the URL calls it
             for key in list(channel.client.scan_iter(f"{places.key_prefix}*", count=1000)):
                 channel.client.delete(key)

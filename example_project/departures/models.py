@@ -17,7 +17,7 @@ class DepartureQuerySet(models.QuerySet["Departure"]):
         )
 
 
-class Departure(models.Model):
+class Departure(models.Model):  # type: ignore[django-manager-missing]
     """One flight that left; delays and times in minutes, the distance in miles."""
 
     departed_at = models.DateTimeField()

@@ -19,7 +19,7 @@ RESTING = [status for status in JobStatus if status != JobStatus.PROCESSING]
 
 
 def test_the_states_are_those_that_were_promised() -> None:
-    promised = "NEW PROCESSING PROCESSED SQUASHED FAILED IGNORED DEFERRED".split()
+    promised = ["NEW", "PROCESSING", "PROCESSED", "SQUASHED", "FAILED", "IGNORED", "DEFERRED"]
     assert sorted(FreeJob.Status.values) == sorted(promised)
 
 
