@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,11 @@ class OutboxFunction:
 
 
 _functions: dict[str, OutboxFunction] = {}
+_NOT_RUN_BY_A_CALL = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
 
 
 def default_name(func: Any) -> str:
@@ -54,6 +60,15 @@ def default_name(func: Any) -> str:
             "module, or pass name=… and register it in every process."
         )
     return f"{module}:{qualname}"
+
+
+def require_runnable(func: Any) -> None:
+    """Raise NotRegistrable for what a call doesn't run: coroutine and generator functions."""
+    if any(is_kind(func) for is_kind in _NOT_RUN_BY_A_CALL):
+        raise NotRegistrable(
+            f"{_where(func)} is asynchronous or a generator: calling it doesn't run it. "
+            "Decorate an ordinary function that does."
+        )
 
 
 def register(function: OutboxFunction) -> None:
@@ -122,8 +137,10 @@ def _import_module_of(name: str) -> None:
         return
     try:
         importlib.import_module(module)
-    except ImportError as error:
-        logger.warning("%s, named by an event, could not be imported (%s)", module, error)
+    except Exception as error:
+        # Whatever a half-deployed module raises: the event waits for a worker that can import it.
+        kind = type(error).__name__
+        logger.warning("%s, named by an event, could not be imported (%s)", module, kind)
 
 
 def _is_in_installed_app(module: str) -> bool:

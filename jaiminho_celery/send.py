@@ -114,6 +114,7 @@ def _decorator(*, using: str | None, name: str | None, **options: Any) -> Decora
                 f"{func!r} is a {type(func).__name__}. Decorate the function itself, and put "
                 "@staticmethod above the outbox's decorator."
             )
+        registry.require_runnable(func)
         registered = name or registry.default_name(func)
         for given in (registered, *options["aliases"]):
             if len(given) > NAME_LENGTH:

@@ -22,6 +22,8 @@ from .exceptions import NotSerializable, PayloadTooLarge, UnreadableEvent
 VERSION = 1
 ENVELOPE = "__jaiminho__"
 DEEPEST = 100
+LONGEST_INT_BITS = 13_000
+"""Python itself refuses to print or read longer ones (CVE-2020-10735)."""
 
 # Order matters: a datetime is a date.
 _KINDS: list[tuple[str, type, Callable[[Any], str], Callable[[str], Any]]] = [
@@ -68,8 +70,17 @@ def decode_call(body: str, version: int) -> tuple[list[Any], dict[str, Any]]:
         raise UnreadableEvent(f"its body has version {version}; this release reads {VERSION}")
     try:
         call = json.loads(body)
+        if not isinstance(call["args"], list):
+            raise TypeError("args")
         return _decode(call["args"]), {name: _decode(v) for name, v in call["kwargs"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UnreadableEvent(f"its body can't be read ({type(error).__name__})") from error
 
 
@@ -97,7 +108,7 @@ class _Encoder:
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, int):
-            return int(value)
+            return self._printable(value, path)
         if isinstance(value, float):
             return self._finite(value, path)
         if depth > DEEPEST:
@@ -110,6 +121,11 @@ class _Encoder:
             if isinstance(value, python_type):
                 return {ENVELOPE: [kind, encode(value)]}
         return self(self._by_default(value, path), path, depth + 1)
+
+    def _printable(self, value: int, path: str) -> int:
+        if value.bit_length() > LONGEST_INT_BITS:
+            raise NotSerializable(f"{path}: an int of more than 4,000 digits has no JSON form.")
+        return int(value)
 
     def _finite(self, value: float, path: str) -> float:
         if not math.isfinite(value):
