@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
+
+from parviraptor_celery.checks import connection_problems
 
 from . import registry
 from .conf import settings
@@ -25,6 +28,14 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register("jaiminho_celery")
+def check_connections(**_: Any) -> list[CheckMessage]:
+    """Look at the databases, unless the job queues are installed and do so already."""
+    if apps.is_installed("parviraptor_celery"):
+        return []
+    return list(connection_problems("jaiminho_celery"))
 
 
 @register("jaiminho_celery")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -14,6 +14,7 @@ from parviraptor_celery.fencing import FencedRow
 from parviraptor_celery.indexes import StatusIndex
 from parviraptor_celery.ticks import AbstractTick
 
+from . import kicks
 from .conf import settings
 from .constants import PublishStrategyType
 from .querysets import EventQuerySet
@@ -130,12 +131,19 @@ class Event(FencedRow):
     def replay(self) -> bool:
         """Let a dead letter wait for the relay again, in its old place."""
         self.expect(EventStatus.DEAD, "replayed")
-        return self.move(EventStatus.WAITING, run_after=None, error_count=0)
+        return self._decide(EventStatus.WAITING, run_after=None, error_count=0)
 
     def skip(self) -> bool:
         """Set a dead letter aside, so that its lane goes on."""
         self.expect(EventStatus.DEAD, "skipped")
-        return self.move(EventStatus.SKIPPED)
+        return self._decide(EventStatus.SKIPPED)
+
+    def _decide(self, to: EventStatus, **columns: Any) -> bool:
+        """Write a person's decision, after which the lane may go on."""
+        with transaction.atomic(using=self.alias):
+            if self.lane is not None:
+                kicks.on_commit(self, self.alias)
+            return self.move(to, **columns)
 
 
 class Tick(AbstractTick):

@@ -75,7 +75,7 @@ class AbstractJob(FencedRow):
     begun_at = models.DateTimeField(null=True, editable=False)
     failed_by = models.BigIntegerField(null=True, editable=False)
 
-    objects = JobManager()
+    objects: ClassVar[models.Manager[Any]] = JobManager()
 
     class Meta:
         abstract = True
@@ -219,7 +219,9 @@ class AbstractJob(FencedRow):
     def ignore(self) -> bool:
         """Set a failed job aside, so that newcomers of its lane run again."""
         self.expect(JobStatus.FAILED, "ignored")
-        return self.move(JobStatus.IGNORED)
+        with transaction.atomic(using=self.alias):
+            kicks.on_commit(self, self.alias)
+            return self.move(JobStatus.IGNORED)
 
     # The verbs of the engine: each is one fenced UPDATE of its own columns
 

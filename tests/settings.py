@@ -13,6 +13,7 @@ SECRET_KEY = "only the tests use this key"
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
 USE_TZ = True
+CELERY_DB_REUSE_MAX = 1000
 TIME_ZONE = "UTC"
 ROOT_URLCONF = "tests.urls"
 STATIC_URL = "static/"

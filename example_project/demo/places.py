@@ -12,7 +12,7 @@ from . import embedded
 from .processes import Supervisor, free_port
 
 LEASE_SECONDS = 10
-TICK_SECONDS = 2
+TICK_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from .places import Places
 from .processes import Managed, Supervisor, port_answers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WEB_THREADS = 1
+WEB_THREADS = 2
 WORKER_CHILDREN = 2
 LOG_LEVEL = "WARNING"  # two lines for every task would be most of the log
 READY_SECONDS = 60.0
