@@ -90,15 +90,9 @@ class KickAfterCommit:
         return set()
 
     def _is_on_its_way(self) -> bool:
-        """Return whether somebody will come to this row anyway.
-
-        Whoever runs the lane looks again after every commit, and an earlier waiting row has a
-        kick of its own. If that one was lost, the sweep brings both.
-        """
-        if self.lane is None:
-            earlier = self.table.waiting().filter(id__lt=self.pk).order_by("-id")
-            return len(earlier.values_list("id")[BACKLOG - 1 : BACKLOG]) > 0
-        if self.table.running_in(self.lane).exists():
-            return True
-        head = self.table.waiting_in(self.lane).values_list("id", flat=True).first()
-        return head is not None and head < self.pk
+        if self.lane is not None:
+            return bool(self.table.is_attended(self.lane, self.pk))
+        # The first few in the order of their turn always have a kick of their own, and whoever
+        # works these off goes on until nothing is ready.
+        ahead = self.table.ready().values_list("id", flat=True)[:BACKLOG]
+        return self.pk not in (ids := list(ahead)) and len(ids) == BACKLOG

@@ -10,6 +10,7 @@ from django.db import connections, models
 from django.db.models import Exists, ExpressionWrapper, OuterRef, Q, Subquery
 
 from .clock import now
+from .prepared import PreparedSelect
 
 ANY_LANE = "<lane>"
 
@@ -59,12 +60,21 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
     def candidate(self, lane: str, status: str) -> Any:
         """Return the first row of ``lane`` in ``status``, as a candidate, or None.
 
-        Every claim starts with this question. Composing its SQL takes ten times as long as
-        running it, so that is done once for each table and database.
+        Every claim starts with this question.
         """
-        sql, params = _candidate_sql(type(self), self.model, self.db, status)  # type: ignore[arg-type]
-        filled = [lane if param == ANY_LANE else param for param in params]
-        return next(iter(self.raw(sql, filled, using=self.db)), None)
+        prepared = _candidate(type(self), self.model, self.db, status)  # type: ignore[arg-type]
+        return prepared.first({ANY_LANE: lane})
+
+    def is_attended(self, lane: str, pk: int) -> bool:
+        """Return whether somebody comes to row ``pk`` of ``lane`` by themselves.
+
+        Whoever runs the lane looks again after every commit, and an earlier waiting row has a
+        kick of its own. If that one was lost, the sweep brings both.
+        """
+        table = connections[self.db].ops.quote_name(self.model._meta.db_table)
+        with connections[self.db].cursor() as cursor:
+            cursor.execute(_ATTENDED.format(table=table), [lane, self.WAITING, lane, pk])
+            return bool(cursor.fetchone()[0])
 
     def unlocked(self) -> Self:
         """Lock the rows that nobody else has locked, and leave the others out.
@@ -115,14 +125,16 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         return self.filter(status=status, **same_lane).order_by("lane", "id")
 
 
+_ATTENDED = """
+SELECT EXISTS (SELECT 1 FROM {table} WHERE running_lane = %s)
+OR EXISTS (SELECT 1 FROM {table} WHERE status = %s AND lane = %s AND id < %s)
+"""
+
+
 @functools.cache
-def _candidate_sql(
-    kind: type[LeasedQuerySet], model: Any, using: str, status: str
-) -> tuple[str, tuple[Any, ...]]:
+def _candidate(kind: type[LeasedQuerySet], model: Any, using: str, status: str) -> PreparedSelect:
     rows = kind(model, using=using)._in_lane(ANY_LANE, status)
-    query = rows.as_candidates()[:1].query
-    sql, params = query.get_compiler(using).as_sql()
-    return sql, tuple(params)
+    return PreparedSelect(rows.as_candidates()[:1])
 
 
 def _is_due() -> Q:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from celery import Celery
 from celery._state import _tls
@@ -70,3 +71,8 @@ def messages(app: Celery) -> list[Any]:
         while message := channel.basic_get(app.conf.task_default_queue, no_ack=True):
             taken.append(channel.message_to_python(message))
         return taken
+
+
+# The machine may be busy: how long an example takes says nothing here.
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
