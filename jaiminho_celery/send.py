@@ -115,6 +115,7 @@ def _decorator(*, using: str | None, name: str | None, **options: Any) -> Decora
                 "@staticmethod above the outbox's decorator."
             )
         registry.require_runnable(func)
+        _refuse_bad_options(func, options)
         registered = name or registry.default_name(func)
         for given in (registered, *options["aliases"]):
             if len(given) > NAME_LENGTH:
@@ -133,6 +134,14 @@ def _wrapper(function: OutboxFunction) -> Callable[..., None]:
 
     save_call.original_func = function.func  # type: ignore[attr-defined]
     return save_call
+
+
+def _refuse_bad_options(func: Any, options: dict[str, Any]) -> None:
+    encoder, key = options["encoder"], options.get("key")
+    if encoder is not None and not (isinstance(encoder, type) and issubclass(encoder, JSONEncoder)):
+        raise NotRegistrable(f"{func.__qualname__}: encoder={encoder!r} is no JSONEncoder class.")
+    if key is not None and not callable(key):
+        raise NotRegistrable(f"{func.__qualname__}: key={key!r} can't be called.")
 
 
 def _strategy(given: PublishStrategyType | str | None) -> str | None:

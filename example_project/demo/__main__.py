@@ -16,7 +16,7 @@ from . import report
 from .embedded import MissingServer
 from .ledger import Ledger
 from .options import Options, parse
-from .places import Places
+from .places import Places, UnreachableBroker
 from .poster import PostRefused
 from .processes import ProcessFailed, Supervisor
 from .stack import Stack
@@ -36,7 +36,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nInterrupted; every process is stopped.", flush=True)
         status = INTERRUPTED
-    except (MissingServer, PostRefused, ProcessFailed, TimeoutError) as error:
+    except (MissingServer, PostRefused, ProcessFailed, TimeoutError, UnreachableBroker) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr, flush=True)
     finally:
         _tidy(directory, keep=status == 1)

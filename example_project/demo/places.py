@@ -13,6 +13,11 @@ from .processes import Supervisor, free_port
 
 LEASE_SECONDS = 10
 TICK_SECONDS = 3
+CONNECT_SECONDS = 5
+
+
+class UnreachableBroker(RuntimeError):
+    """The broker that CELERY_BROKER_URL names does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Places:
 def arrange(supervisor: Supervisor, directory: Path, environ: Mapping[str, str]) -> Places:
     """Take the servers that `environ` names, start an embedded broker if it names none."""
     given = environ.get("CELERY_BROKER_URL")
+    if given:
+        _check_broker(given)
     return Places(
         directory=directory,
         broker_url=given or embedded.start_valkey(supervisor, directory),
@@ -71,11 +78,23 @@ def arrange(supervisor: Supervisor, directory: Path, environ: Mapping[str, str])
     )
 
 
+def _check_broker(url: str) -> None:
+    """Raise UnreachableBroker rather than have every process try for ever."""
+    try:
+        with Connection(url, connect_timeout=CONNECT_SECONDS) as connection:
+            connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
+    except Exception as error:  # each transport has errors of its own
+        raise UnreachableBroker(
+            f"CELERY_BROKER_URL names a broker that can't be used: {error}. Start it, or unset"
+            " the variable to run an embedded one."
+        ) from error
+
+
 def sweep(places: Places) -> None:
     """Leave nothing of this run on a broker that is not ours, once its processes are stopped."""
     if places.broker_is_ours:
         return
-    with Connection(places.broker_url, connect_timeout=5) as connection:
+    with Connection(places.broker_url, connect_timeout=CONNECT_SECONDS) as connection:
         channel: Any = connection.default_channel
         if hasattr(channel, "client"):  # Redis, whatever the URL calls it
             for key in list(channel.client.scan_iter(f"{places.key_prefix}*", count=1000)):

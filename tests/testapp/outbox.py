@@ -66,7 +66,7 @@ def in_order(*args: Any, **kwargs: Any) -> str:
     return _note("in_order", args, kwargs)
 
 
-@save_to_outbox_stream("stock", PublishStrategyType.KEEP_ORDER, key=lambda shop, *args: shop)
+@save_to_outbox_stream("stock", PublishStrategyType.KEEP_ORDER, key=lambda shop, *_, **__: shop)
 def per_shop(*args: Any, **kwargs: Any) -> str:
     return _note("per_shop", args, kwargs)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from typing import Any
@@ -34,7 +35,7 @@ class Command(BaseCommand):
         stream: str | None,
         **options: Any,
     ) -> None:
-        if loop_interval <= 0:
+        if not (math.isfinite(loop_interval) and loop_interval > 0):
             raise CommandError("--loop-interval must be above zero.")
         self._require(stream)
         stop = threading.Event()

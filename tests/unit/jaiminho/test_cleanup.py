@@ -38,9 +38,7 @@ def test_goes_by_the_settings(settings: Any) -> None:
 
 
 def test_goes_by_when_it_was_sent_and_not_by_creation() -> None:
-    Event.objects.create(
-        version=1, status="SENT", sent_at=timezone.now(), created_at=days_ago(99)
-    )
+    Event.objects.create(version=1, status="SENT", sent_at=timezone.now(), created_at=days_ago(99))
     assert cleanup.clean_all() == 0
 
 

@@ -50,7 +50,8 @@ class TestEventsRelay:
 
     @pytest.mark.usefixtures("waiting")
     @pytest.mark.parametrize(
-        ("stream", "names"), [("mails", {"mail"}), ("orders", {"in_order"}), ("stock", {"per_shop"})]
+        ("stream", "names"),
+        [("mails", {"mail"}), ("orders", {"in_order"}), ("stock", {"per_shop"})],
     )
     def test_delivers_one_stream(self, outbox: Any, stream: str, names: set[str]) -> None:
         run("events_relay", "--stream", stream)

@@ -153,9 +153,7 @@ class TestANameThatIsNotKnownYet:
         (inside / "quiet_module.py").write_text("def late(*args): raise AssertionError")
         (outside / "stranger_module.py").write_text(SOURCE)
         (outside / "tests_testapp_stranger.py").write_text(SOURCE)
-        monkeypatch.setattr(
-            tests.testapp, "__path__", [*tests.testapp.__path__, str(inside)]
-        )
+        monkeypatch.setattr(tests.testapp, "__path__", [*tests.testapp.__path__, str(inside)])
         monkeypatch.syspath_prepend(str(outside))
         before = set(sys.modules)
         yield

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from jaiminho_celery.models import Event
 from jaiminho_celery.schedule import beat_schedule
+from parviraptor_celery.schedule import beat_schedule as of_the_queues
 from tests.unit.events import let_be_due, statuses
 
 Kicked = Callable[[], list[tuple[str, dict[str, Any]]]]
@@ -46,8 +47,6 @@ def test_keeps_the_intervals_of_the_settings(settings: Any) -> None:
 
 
 def test_does_not_clash_with_the_queues() -> None:
-    from parviraptor_celery.schedule import beat_schedule as of_the_queues
-
     assert not set(beat_schedule()) & set(of_the_queues())
 
 

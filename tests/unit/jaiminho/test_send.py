@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -295,7 +294,7 @@ class TestWhatIsRefusedAtTheDecoration:
             save_to_outbox_stream(stream)
 
     def test_is_an_unknown_strategy(self) -> None:
-        with pytest.raises(UnknownStrategy, match="'in-order'.*publish-on-commit, keep-order"):
+        with pytest.raises(UnknownStrategy, match=r"'in-order'.*publish-on-commit, keep-order"):
             save_to_outbox_stream("s", "in-order")
 
     def test_is_an_unknown_alias(self) -> None:

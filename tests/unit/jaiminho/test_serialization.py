@@ -64,8 +64,9 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
-        pairs = zip(one.items(), other.items(), strict=False)
-        return len(one) == len(other) and all(same(a, b) for p, q in pairs for a, b in zip(p, q, strict=True))
+        return same(list(map(list, one.items())), list(map(list, other.items())))
+    if isinstance(one, tuple):
+        return same(list(one), list(other))
     return bool(one == other)
 
 

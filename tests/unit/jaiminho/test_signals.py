@@ -61,9 +61,7 @@ def test_the_hook_sends_one(outbox: Any, sent: Any, error: Any, name: str) -> No
 
 @OUTCOMES
 @pytest.mark.parametrize("function", ["in_order", "per_shop"])
-def test_the_relay_sends_one(
-    outbox: Any, sent: Any, error: Any, name: str, function: str
-) -> None:
+def test_the_relay_sends_one(outbox: Any, sent: Any, error: Any, name: str, function: str) -> None:
     if error:
         outbox.errors[function] = error
     getattr(outbox, function)({"type": "order"})

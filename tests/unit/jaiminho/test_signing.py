@@ -29,9 +29,7 @@ CHANGES = [
 
 
 def event(**columns: Any) -> Event:
-    made = Event(
-        stream="s", key="k", strategy="publish-on-commit", name="n", version=1, body="b"
-    )
+    made = Event(stream="s", key="k", strategy="publish-on-commit", name="n", version=1, body="b")
     made.signature = sign(made)
     for name, value in columns.items():
         setattr(made, name, value)
@@ -147,9 +145,7 @@ def test_signing_can_be_switched_off_and_then_nothing_passes_the_check(
 
 
 @pytest.mark.django_db
-def test_a_key_that_was_rotated_while_a_row_waited_delivers_it(
-    outbox: Any, settings: Any
-) -> None:
+def test_a_key_that_was_rotated_while_a_row_waited_delivers_it(outbox: Any, settings: Any) -> None:
     before = settings.SECRET_KEY
     outbox.bare(1)
     settings.SECRET_KEY = "the next key"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from django_celery_beat.models import PeriodicTask
+from django_celery_beat.schedulers import DatabaseScheduler
 
 from parviraptor_celery.schedule import beat_schedule
 
@@ -31,9 +33,6 @@ def test_a_tick_expires_when_the_next_one_is_due(settings: Any) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_the_database_scheduler_takes_it_up(celery_in_memory: Celery) -> None:
-    from django_celery_beat.models import PeriodicTask
-    from django_celery_beat.schedulers import DatabaseScheduler
-
     celery_in_memory.conf.beat_schedule = beat_schedule()
     try:
         DatabaseScheduler(app=celery_in_memory, lazy=False)
