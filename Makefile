@@ -14,7 +14,7 @@ MYSQL := $(shell for name in mysqlclient mariadb libmariadb; do \
 INSTALLED := $(VENV)/.installed$(addprefix -,$(MYSQL))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format typecheck migrations-check build clean
+.PHONY: help demo up test mutations lint format typecheck migrations-check build clean
 
 help: ## Show this list
 	@echo "Usage: make TARGET [ARGS=\"...\"]"
@@ -32,6 +32,9 @@ up: $(INSTALLED) ## Run web, worker, beat and Flower together until Ctrl-C
 
 test: $(INSTALLED) ## Run the tests, with servers of their own (REQUIRE_SERVICES=1: skip nothing)
 	@$(PY) -m pytest $(ARGS)
+
+mutations: $(INSTALLED) ## Take out each protecting line in turn; a test must turn red each time
+	@$(PY) -m tests.mutations $(ARGS)
 
 lint: $(INSTALLED) ## Look for mistakes and for code that is not formatted
 	@$(PY) -m ruff check $(ARGS) .
