@@ -14,6 +14,7 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
 from example_project.demo.embedded import MissingServer, start_valkey
+from example_project.demo.places import UnreachableBroker, check_broker
 from example_project.demo.processes import ProcessFailed, Supervisor, port_answers
 
 PROJECT_DIR = Path(__file__).resolve().parent
@@ -34,14 +35,16 @@ def main() -> int:
         return 1
     try:
         with tempfile.TemporaryDirectory(prefix="example-") as directory, Supervisor() as servers:
-            if not environment.get("CELERY_BROKER_URL"):
+            if named := environment.get("CELERY_BROKER_URL"):
+                check_broker(named)
+            else:
                 environment["CELERY_BROKER_URL"] = start_valkey(servers, Path(directory))
             _migrate(environment)
             print(_addresses(environment), flush=True)
             return _run_procfile(environment)
     except KeyboardInterrupt:
         return 130
-    except (MissingServer, ProcessFailed) as error:
+    except (MissingServer, ProcessFailed, UnreachableBroker) as error:
         print(error, file=sys.stderr)
         return 1
 

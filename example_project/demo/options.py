@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None) -> Options:
     parser.add_argument(
         "--deadline",
         type=float,
-        default=100.0,
+        default=180.0,
         metavar="SECONDS",
         help="give up so long after the first post (default: %(default)g)",
     )

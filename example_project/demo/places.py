@@ -65,7 +65,7 @@ def arrange(supervisor: Supervisor, directory: Path, environ: Mapping[str, str])
     """Take the servers that `environ` names, start an embedded broker if it names none."""
     given = environ.get("CELERY_BROKER_URL")
     if given:
-        _check_broker(given)
+        check_broker(given)
     return Places(
         directory=directory,
         broker_url=given or embedded.start_valkey(supervisor, directory),
@@ -78,7 +78,7 @@ def arrange(supervisor: Supervisor, directory: Path, environ: Mapping[str, str])
     )
 
 
-def _check_broker(url: str) -> None:
+def check_broker(url: str) -> None:
     """Raise UnreachableBroker rather than have every process try for ever."""
     try:
         with Connection(url, connect_timeout=CONNECT_SECONDS) as connection:

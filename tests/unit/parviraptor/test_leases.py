@@ -180,7 +180,17 @@ class TestTheJobOfADeadWorker:
         assert sweep.rescue(FreeJob, "default") == 0
         assert reloaded(job).status == "PROCESSING"
 
-    def test_can_record_nothing_any_more(self) -> None:
+    def test_can_not_be_recorded_while_it_waits_again(self) -> None:
+        job = FifoJob.enqueue()
+        job.claim()
+        late = reloaded(job)
+        expire(job)
+        sweep.rescue(FifoJob, "default")
+        assert not late.renew()
+        assert not late.rest("PROCESSED", result=5)
+        assert (reloaded(job).status, reloaded(job).result) == ("NEW", None)
+
+    def test_can_not_be_recorded_while_somebody_else_runs_it(self) -> None:
         job = FifoJob.enqueue()
         job.claim()
         late = reloaded(job)

@@ -271,3 +271,32 @@ def test_a_job_that_is_told_to_stop_hears_of_it(monkeypatch: pytest.MonkeyPatch)
             signal.signal(number, handler)
     assert told == [job.pk]
     assert reloaded(job).status == "PROCESSED"
+
+
+@pytest.mark.django_db
+class TestSavingAnObjectThatWasReadBeforeItsJobRan:
+    def test_writes_the_users_columns_and_leaves_the_outcome_alone(self) -> None:
+        stale = FreeJob.enqueue()
+        FreeJob.rows("default").update(status="PROCESSED", attempt=1, error_count=3)
+        stale.result = 7
+        stale.save()
+        now = FreeJob.objects.get()
+        assert (now.status, now.attempt, now.error_count, now.result) == ("PROCESSED", 1, 3, 7)
+
+    def test_writes_what_a_person_changed_on_it(self) -> None:
+        FreeJob.objects.create(status="FAILED", error_message="no")
+        job = FreeJob.objects.get()
+        job.status, job.error_message = "NEW", ""
+        job.save()
+        now = FreeJob.objects.get()
+        assert (now.status, now.error_message) == ("NEW", "")
+
+    @pytest.mark.parametrize("know", ["refresh_from_db", "retry"])
+    def test_what_the_object_learned_since_is_no_change_by_hand(self, know: str) -> None:
+        job = FreeJob.objects.create()
+        FreeJob.rows("default").update(status="FAILED")
+        job.refresh_from_db()
+        getattr(job, know)()
+        FreeJob.rows("default").update(status="PROCESSED")
+        job.save()
+        assert FreeJob.objects.get().status == "PROCESSED"
