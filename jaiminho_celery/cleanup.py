@@ -13,7 +13,9 @@ from .models import Event
 
 def clean_all(progress: Callable[[int], None] = lambda deleted: None) -> int:
     """Clean every database of the outbox; return the number of deleted rows."""
-    return sum(clean(using, progress) for using in registry.known_aliases())
+    deleted: list[int] = []
+    registry.for_each_alias(lambda using: deleted.append(clean(using, progress)))
+    return sum(deleted)
 
 
 def clean(using: str, progress: Callable[[int], None] = lambda deleted: None) -> int:

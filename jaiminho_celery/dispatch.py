@@ -24,8 +24,13 @@ def nudge_budget() -> Budget:
     return Budget(settings.RELAY_ROWS, settings.RELAY_SECONDS)
 
 
-def relay_lanes(using: str, lanes: list[str], budget: Budget) -> Report:
-    """Publish what is due in ``lanes``, each in its order."""
+def relay_lanes(
+    using: str, lanes: list[str], budget: Budget, *, await_writers: bool = True
+) -> Report:
+    """Publish what is due in ``lanes``, each in its order.
+
+    The report pauses a lane that an open transaction holds, if ``await_writers``.
+    """
     feeds: dict[str, EventLaneFeed] = {}
 
     def make_feed(lane: str) -> EventLaneFeed:
@@ -34,7 +39,7 @@ def relay_lanes(using: str, lanes: list[str], budget: Budget) -> Report:
 
     report = drain_lanes(make_feed, lanes, budget)
     for lane, feed in feeds.items():
-        if feed.is_held_by_a_writer:
+        if feed.is_held_by_a_writer and await_writers:
             report.pause(lane, WRITER_PAUSE)
     return report
 
@@ -77,5 +82,6 @@ class EventLaneFeed(_RunsEvents, LaneFeed):
 class EventPoolFeed(_RunsEvents, PoolFeed):
     """The events without order whose hook failed or died."""
 
-    def candidates(self) -> list[Any]:
-        return [self.rows.ready()]
+    def candidates(self) -> list[tuple[Any, int]]:
+        # An event that kills its worker must not take the same neighbours along each time.
+        return [(self.rows.ready(), self.batch), (self.rows.ready_again(), 1)]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now
+from parviraptor_celery.database import restore_autocommit
 from parviraptor_celery.leases import heartbeat
+from parviraptor_celery.signals import tell
+from parviraptor_celery.texts import describe
 
 from . import registry, signals
 from .conf import settings
 from .exceptions import BadEventSignature, UnknownFunction, UnreadableEvent
-from .models import Event
+from .models import Event, backoff
 from .serialization import decode_call
 from .signing import verify
 from .states import EventStatus
@@ -86,6 +88,8 @@ class Run:
     is_settled: bool = False
     is_recorded: bool = False
     pause: timedelta | None = None
+    seen: int | None = None
+    """The error count before this attempt."""
 
     pauses_pool = False
 
@@ -98,10 +102,17 @@ class Run:
 
         Called inside a transaction, which may start again: ``announce`` follows afterwards.
         """
-        self.row.status = EventStatus.PUBLISHING  # as it was, should the transaction start again
+        if self.seen is None:
+            self.seen = self.row.error_count
+        # As it was, should the transaction start again.
+        self.row.status, self.row.error_count = EventStatus.PUBLISHING, self.seen
         self.is_recorded = _transition(self)
         self.is_settled = True
         return self.is_recorded
+
+    def refuse(self, error: Exception) -> None:
+        """Count an outcome that the database refuses to store as a failure."""
+        self.outcome = Failed(error)
 
     def announce(self) -> None:
         """Send the signals of a settled attempt, outside of any transaction of the engine."""
@@ -113,9 +124,9 @@ class Run:
                 event.attempt,
             )
             return
-        signals.event_settled.send_robust(sender=Event, event=event, outcome=self.outcome)
+        tell(signals.event_settled, sender=Event, event=event, outcome=self.outcome)
         if signal := _signal_for(self):
-            signal.send_robust(sender=self.sender, event_payload=self.payload, event_id=event.pk)
+            tell(signal, sender=self.sender, event_payload=self.payload, event_id=event.pk)
         if error is not None:
             _report(error)
 
@@ -123,8 +134,9 @@ class Run:
 def run(event: Event, *, by_relay: bool) -> Run:
     """Publish a leased event, renewing its lease; what the function raises becomes an outcome."""
     attempt = Run(event, Published(), by_relay, payload={})
-    with heartbeat.keep(event.renew, settings.LEASE_SECONDS):
+    with heartbeat.keep(event.keep_lease, settings.LEASE_SECONDS):
         attempt.outcome = _publish(attempt)
+        restore_autocommit()
     return attempt
 
 
@@ -138,12 +150,12 @@ def _publish(attempt: Run) -> Outcome:
     except UnknownFunction:
         return Unknown()
     except (BadEventSignature, UnreadableEvent) as error:
-        return Dead(str(error), error)
+        return Dead(describe(error), error)
     attempt.sender, attempt.payload = function.func, args[0] if args else {}
     try:
         function.func(*args, **kwargs)
     except settings.non_retryable() as error:
-        return Dead(_describe(error), error)
+        return Dead(describe(error, with_type=True), error)
     except Exception as error:
         return Failed(error)
     return Published()
@@ -158,15 +170,11 @@ def _transition(attempt: Run) -> bool:
             attempt.pause = timedelta(seconds=settings.RELAY_INTERVAL_SECONDS)
             return event.put_back(run_after=from_now(attempt.pause))
         case Failed(error=error):
-            attempt.pause = full_jitter(
-                event.error_count,
-                base_seconds=settings.BACKOFF_BASE_SECONDS,
-                cap_seconds=settings.BACKOFF_CAP_SECONDS,
-            )
+            attempt.pause = backoff(event.error_count)
             return event.put_back(
                 run_after=from_now(attempt.pause),
                 error_count=event.error_count + 1,
-                error_message=_describe(error),
+                error_message=describe(error, with_type=True),
             )
         case Dead(reason=reason):
             return event.bury(reason)
@@ -202,7 +210,3 @@ def _report(error: Exception) -> None:
         settings.capture_exception(error)
     except Exception:
         logging.getLogger("jaiminho_celery").exception("DEFAULT_CAPTURE_EXCEPTION raised")
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__qualname__}: {error}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from parviraptor_celery.clock import now
+from parviraptor_celery.backoff import full_jitter
+from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import FencedRow
 from parviraptor_celery.indexes import StatusIndex
 from parviraptor_celery.ticks import AbstractTick
@@ -115,6 +117,17 @@ class Event(FencedRow):
         """Let the event wait for the relay; by itself this counts nothing."""
         return self.rest(EventStatus.WAITING, **columns)
 
+    def rescue(self) -> bool:
+        """Put an event back whose lease ran out.
+
+        The first time it is due at once, uncounted: its hook died. Later on it counts as a
+        failure and waits for a back-off, since the event may be what kills its workers.
+        """
+        if self.attempt <= 1:
+            return self.put_back()
+        pause = backoff(self.error_count)
+        return self.put_back(error_count=self.error_count + 1, run_after=from_now(pause))
+
     def mark_sent(self) -> bool:
         """Note that the event was published, and keep the row for the cleaner."""
         return self.rest(EventStatus.SENT, sent_at=now(), error_message="")
@@ -144,6 +157,15 @@ class Event(FencedRow):
             if self.lane is not None:
                 kicks.on_commit(self, self.alias)
             return self.move(to, **columns)
+
+
+def backoff(error_count: int) -> timedelta:
+    """Return how long an event waits after ``error_count`` failures and one more."""
+    return full_jitter(
+        error_count,
+        base_seconds=settings.BACKOFF_BASE_SECONDS,
+        cap_seconds=settings.BACKOFF_CAP_SECONDS,
+    )
 
 
 class Tick(AbstractTick):

@@ -27,7 +27,14 @@ class EventQuerySet(LeasedQuerySet):
 
     def ready(self) -> EventQuerySet:
         """Unordered events that the relay publishes next."""
-        return self.waiting().due().filter(lane__isnull=True).order_by("lane", "id")
+        return self._unordered().filter(error_count=0).order_by("lane", "id")
+
+    def ready_again(self) -> EventQuerySet:
+        """Unordered events that failed before, those first that have been due for longest."""
+        return self._unordered().filter(error_count__gt=0).order_by("run_after", "id")
+
+    def _unordered(self) -> EventQuerySet:
+        return self.waiting().due().filter(lane__isnull=True)
 
     def dead(self) -> EventQuerySet:
         return self.filter(status=EventStatus.DEAD).order_by("id")

@@ -11,7 +11,9 @@ from json import JSONEncoder
 from typing import Any
 
 from django.apps import apps
-from django.db import router
+from django.db import DatabaseError, connections, router
+
+from parviraptor_celery.aliases import aliases_holding
 
 from .conf import settings
 from .exceptions import NameTaken, NotRegistrable, UnknownFunction, UnknownStream
@@ -115,12 +117,26 @@ def known_streams() -> list[str]:
 
 
 def known_aliases() -> list[str]:
-    """Return the databases to relay and clean, JAIMINHO_CONFIG["DATABASES"] if it is given."""
-    if settings.DATABASES is not None:
-        return list(settings.DATABASES)
+    """Return the databases to relay and clean.
+
+    ``JAIMINHO_CONFIG["DATABASES"]`` names them; otherwise it is where the router writes, what a
+    ``using=`` names, and every other database that has the table.
+    """
     model = apps.get_model("jaiminho_celery", "Event")
+    if settings.DATABASES is not None:
+        return [name for name in settings.DATABASES if router.allow_migrate_model(name, model)]
     named = {function.using for function in _functions.values() if function.using}
-    return sorted(named | {"default", router.db_for_write(model)})
+    return aliases_holding(model, sorted(named | {router.db_for_write(model)}))
+
+
+def for_each_alias(body: Callable[[str], Any]) -> None:
+    """Call ``body`` with each database; one that fails doesn't keep the others waiting."""
+    for using in known_aliases():
+        try:
+            body(using)
+        except DatabaseError:
+            logger.exception("the outbox in %s was left out", using)
+            connections[using].close_if_unusable_or_obsolete()
 
 
 def require_stream(stream: str, others: set[str]) -> None:

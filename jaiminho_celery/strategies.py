@@ -11,6 +11,8 @@ from typing import Any
 from django.db import connections, router, transaction
 
 from parviraptor_celery.clock import from_now
+from parviraptor_celery.database import alone
+from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.leases import worker_identity
 
 from . import barriers, execution, kicks
@@ -96,10 +98,10 @@ def _publish_after_commit(event: Event, leased_at: float) -> None:
     relay may have the event: the hook first has to win it again.
     """
     is_late = time.monotonic() - leased_at > settings.LEASE_SECONDS / 2
-    if is_late and not event.renew():
+    if is_late and not alone(event.alias, event.renew):
         return
     run = execution.run(event, by_relay=False)
-    run.settle()
+    settle_alone(run, event.alias)
     run.announce()
 
 

@@ -28,12 +28,15 @@ def sweep_all(budget: Budget, *, force: bool = False) -> list[tuple[str, Report]
     is_due = Tick.objects.take(TICK, settings.RELAY_INTERVAL_SECONDS / 2, using=alias)
     if not (is_due or force):
         return []
-    reports = []
-    for using in registry.known_aliases():
+    reports: list[tuple[str, Report]] = []
+
+    def sweep(using: str) -> None:
         rescue(using)
         if lanes := lanes_due(using):
             kicks.send(using, lanes)
         reports.append((using, dispatch.relay_pool(using, budget)))
+
+    registry.for_each_alias(sweep)
     return reports
 
 
@@ -54,14 +57,14 @@ def relay_here(using: str, budget: Budget, stream: str | None = None) -> int:
 
 def rescue(using: str) -> int:
     """Hand the events of dead hooks and relays to the living; return how many."""
-    return rescue_expired(Event.rows(using), Event.put_back, _announce)
+    return rescue_expired(Event.rows(using), Event.rescue, _announce)
 
 
 def lanes_due(using: str) -> list[str]:
     """Return the lanes to nudge, going round from sweep to sweep."""
     rows = Event.rows(using)
     waiting = (EventStatus.WAITING,)
-    heads = next_lanes(rows, waiting, Tick, f"{TICK}:{using}", settings.SWEEP_LANES)
+    (heads,) = next_lanes(rows, waiting, Tick, f"{TICK}:{using}", settings.SWEEP_LANES)
     return rows.startable(heads)
 
 

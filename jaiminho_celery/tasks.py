@@ -7,11 +7,17 @@ from typing import Any
 from celery import Task, shared_task
 from celery.signals import worker_ready
 
-from parviraptor_celery import broker
+from parviraptor_celery import broker, worker
 from parviraptor_celery.retries import retry_when_due
 
 from . import cleanup, dispatch, kicks, sweep
 from .conf import settings
+
+WRITER_RETRIES = 10
+"""How often a task comes back, after a second each, for a lane that an open transaction holds.
+
+After that the writer's own nudge at its commit, or the next sweep, comes to the lane.
+"""
 
 
 @shared_task(name=kicks.RELAY, bind=True, acks_late=False, ignore_result=True, max_retries=None)
@@ -24,7 +30,8 @@ def relay_events(
     """
     if using is None or lanes is None:
         return _sweep(force)
-    report = dispatch.relay_lanes(using, lanes, dispatch.nudge_budget())
+    patient = self.request.retries < WRITER_RETRIES
+    report = dispatch.relay_lanes(using, lanes, dispatch.nudge_budget(), await_writers=patient)
     if report.left_over:
         broker.kick(kicks.RELAY, using=using, lanes=report.left_over)
     retry_when_due(self, report, using=using)
@@ -47,4 +54,4 @@ def _sweep(force: bool) -> int:
 @worker_ready.connect(dispatch_uid="jaiminho_celery.sweep_without_beat")
 def sweep_without_beat(sender: Any, **_: Any) -> None:
     """Let the worker's own timer ask for sweeps, should beat be late or missing."""
-    sender.timer.call_repeatedly(settings.RELAY_INTERVAL_SECONDS, broker.kick, args=(kicks.RELAY,))
+    worker.ask_regularly(sender, kicks.RELAY, settings.RELAY_INTERVAL_SECONDS)

@@ -49,7 +49,7 @@ def kick(task: str, **kwargs: Any) -> bool:
     except BrokerAway:
         return False
     except FAILURES as error:
-        signals.kick_failed.send_robust(sender=task, error=error)
+        signals.tell(signals.kick_failed, sender=task, error=error)
         return False
     return True
 

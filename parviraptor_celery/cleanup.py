@@ -14,11 +14,9 @@ from .models import AbstractJob
 
 def clean_all() -> int:
     """Clean every queue in every database; return the number of deleted rows."""
-    return sum(
-        clean(queue, using)
-        for queue in registry.all_queues()
-        for using in registry.aliases_of(queue)
-    )
+    deleted: list[int] = []
+    registry.for_each_queue(lambda queue, using: deleted.append(clean(queue, using)))
+    return sum(deleted)
 
 
 def clean(

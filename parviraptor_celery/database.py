@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -44,8 +44,22 @@ def alone(using: str, statement: Callable[[], T]) -> T:
     return _repeated(using, statement)
 
 
-def is_transient(error: OperationalError) -> bool:
+def restore_autocommit() -> None:
+    """Undo ``set_autocommit(False)`` that somebody else's code left behind in this thread.
+
+    What is written after it would never be committed.
+    """
+    for connection in connections.all(initialized_only=True):
+        is_open = connection.connection is not None and not connection.in_atomic_block
+        if is_open and not connection.get_autocommit():
+            connection.rollback()
+            connection.set_autocommit(True)
+
+
+def is_transient(error: OperationalError | InterfaceError) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
+    if isinstance(error, InterfaceError):
+        return True  # the connection is gone
     cause = error.__cause__
     sqlstate = str(getattr(cause, "sqlstate", None) or "")
     if sqlstate:
@@ -61,7 +75,7 @@ def _repeated(using: str, body: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return body()
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
                 raise
             logger.info("transaction on %s starts again (%s)", using, type(error).__name__)

@@ -59,10 +59,15 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
         return self.rows.candidate(self.lane, JobStatus.DEFERRED)
 
     def clear_obstacle(self, row: Any) -> bool:
-        """Fail the next chunk of jobs behind the failed one, in the order of their ids."""
+        """Fail the next chunk of jobs behind the failed one, in the order of their ids.
+
+        The failed one is locked meanwhile: somebody may be retrying it right now.
+        """
         alike = self.rows.filter(lane=self.lane, status=row.status, id__gt=row.held_by)
 
         def fail() -> int:
+            if not self.rows.failed().lock([row.held_by]):
+                return 0
             ids = list(alike.order_by("lane", "id").values_list("id", flat=True)[:FAIL_CHUNK])
             failed: int = self.rows.filter(id__in=ids, status=row.status).update(
                 status=JobStatus.FAILED,
@@ -74,8 +79,12 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
             return failed
 
         count = in_transaction(self.using, fail)
-        signals.dependents_failed.send_robust(
-            sender=type(row), lane=self.lane, cause_id=row.held_by, rows=count
+        signals.tell(
+            signals.dependents_failed,
+            sender=type(row),
+            lane=self.lane,
+            cause_id=row.held_by,
+            rows=count,
         )
         return True
 
@@ -83,5 +92,5 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
 class JobPoolFeed(_RunsJobs, PoolFeed):
     """The jobs of an independent queue, the most urgent first; deferred ones last."""
 
-    def candidates(self) -> list[Any]:
-        return [self.rows.ready(), self.rows.deferred()]
+    def candidates(self) -> list[tuple[Any, int]]:
+        return [(self.rows.ready(), self.batch), (self.rows.deferred(), self.batch)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from . import signals
 from .backoff import job_delay
 from .clock import from_now
 from .conf import settings
-from .database import ATTEMPTS, alone, is_transient
+from .database import ATTEMPTS, alone, is_transient, restore_autocommit
 from .exceptions import (
     DeferJob,
     IgnoreJob,
@@ -28,6 +27,7 @@ from .exceptions import (
 from .leases import heartbeat
 from .models import AbstractJob
 from .states import JobStatus
+from .texts import describe, describe_with_traceback
 
 PAUSE_OF_UNPROCESSABLE = timedelta(minutes=1)
 
@@ -86,6 +86,9 @@ class Run:
     pause: timedelta | None = None
     """How long the job waits now, when it was put back."""
 
+    seen: tuple[int, Outcome] | None = None
+    """The error count before this run, and its outcome before any threshold was applied."""
+
     @property
     def leaves_lane(self) -> bool:
         return isinstance(self.outcome, Processed | Ignored)
@@ -99,18 +102,27 @@ class Run:
 
         Called inside a transaction, which may start again: ``announce`` follows afterwards.
         """
-        self.row.status = JobStatus.PROCESSING  # as it was, should the transaction start again
+        if self.seen is None:
+            self.seen = self.row.error_count, self.outcome
+        # As it was, should the transaction start again.
+        self.row.status = JobStatus.PROCESSING
+        self.row.error_count, self.outcome = self.seen
         self.is_recorded = _transition(self)
         self.is_settled = True
         return self.is_recorded
+
+    def refuse(self, error: Exception) -> None:
+        """Fail the job because the database refuses what its body set on it."""
+        self.changes, self.seen = {}, None
+        self.outcome = Failed(describe(error), describe_with_traceback(error))
 
     def announce(self) -> None:
         """Send the signal of a settled run, outside of any transaction of the engine."""
         job = self.row
         if self.is_recorded:
-            signals.job_finished.send_robust(sender=type(job), job=job, outcome=self.outcome)
+            signals.tell(signals.job_finished, sender=type(job), job=job, outcome=self.outcome)
         else:
-            signals.lease_lost.send_robust(sender=type(job), job=job)
+            signals.tell(signals.lease_lost, sender=type(job), job=job)
 
 
 def run(job: AbstractJob) -> Run:
@@ -119,8 +131,8 @@ def run(job: AbstractJob) -> Run:
     The job of an ``atomic`` queue comes back settled, since body and completion share a
     transaction there.
     """
-    signals.job_claimed.send_robust(sender=type(job), job=job)
-    with heartbeat.keep(job.renew, settings.LEASE_SECONDS):
+    signals.tell(signals.job_claimed, sender=type(job), job=job)
+    with heartbeat.keep(job.keep_lease, settings.LEASE_SECONDS):
         return _run_atomically(job) if job.atomic else _run_body(job)
 
 
@@ -175,24 +187,27 @@ def _give_up(finished: Run, reason: str) -> bool:
 def _run_atomically(job: AbstractJob) -> Run:
     """Run body and completion in one transaction; any other outcome undoes the body first.
 
-    A deadlock or a serialization failure runs both again, at once.
+    A deadlock or a serialization failure runs both again, at once, with the job as it was.
     """
+    before = _own_values(job)
     for attempt in range(1, ATTEMPTS + 1):
+        finished = Run(job, Processed())
         try:
             with transaction.atomic(using=job.alias):
                 finished = _run_body(job, reraise_transient=attempt < ATTEMPTS)
                 if not isinstance(finished.outcome, Processed) or not finished.settle():
                     raise _Undo
         except _Undo:
-            if not finished.is_settled:
-                alone(job.alias, finished.settle)
-            return finished
-        except OperationalError as error:
-            if attempt == ATTEMPTS or not is_transient(error):
-                raise
-            job.status = JobStatus.PROCESSING
-        else:
-            return finished
+            pass
+        except Exception as error:
+            if attempt < ATTEMPTS and isinstance(error, OperationalError) and is_transient(error):
+                _restore(job, before)
+                continue
+            finished.refuse(error)
+            finished.is_settled = False
+        if not finished.is_settled:
+            alone(job.alias, finished.settle)
+        return finished
     raise AssertionError("unreachable")
 
 
@@ -201,12 +216,23 @@ class _Undo(Exception):
 
 
 def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
-    before = {f.attname: copy.deepcopy(getattr(job, f.attname)) for f in job.own_fields()}
+    before = _own_values(job)
     with _running_here(job):
         outcome = _outcome_of(job, reraise_transient)
+    restore_autocommit()
     after = {name: getattr(job, name) for name in before}
     changes = {name: value for name, value in after.items() if value != before[name]}
     return Run(job, outcome, changes)
+
+
+def _own_values(job: AbstractJob) -> dict[str, Any]:
+    return {f.attname: copy.deepcopy(getattr(job, f.attname)) for f in job.own_fields()}
+
+
+def _restore(job: AbstractJob, values: dict[str, Any]) -> None:
+    job.status = JobStatus.PROCESSING
+    for name, value in values.items():
+        setattr(job, name, copy.deepcopy(value))
 
 
 def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
@@ -215,19 +241,19 @@ def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
             return NotProcessable()
         job.process()
     except TemporaryJobFailure as failure:
-        return TemporarilyFailed(str(failure), failure.retry_after)
+        return TemporarilyFailed(describe(failure), failure.retry_after)
     except DeferJob as request:
-        return Deferred(str(request))
+        return Deferred(describe(request))
     except IgnoreJob as request:
-        return Ignored(str(request))
+        return Ignored(describe(request))
     except UnprocessableJob as request:
-        return NotProcessable(str(request))
+        return NotProcessable(describe(request))
     except InvalidJobError as error:
-        return Failed(str(error))
+        return Failed(describe(error))
     except Exception as error:
         if reraise_transient and isinstance(error, OperationalError) and is_transient(error):
             raise
-        return Failed(str(error) or type(error).__name__, traceback.format_exc())
+        return Failed(describe(error), describe_with_traceback(error))
     return Processed()
 
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import IntegrityError
+from django.core.exceptions import ValidationError
+from django.db import DataError, IntegrityError
 from django.db.models import F
 
 from .clock import from_now, now
@@ -16,6 +17,9 @@ from .leases import worker_identity
 logger = logging.getLogger("parviraptor_celery")
 
 MOST_REFUSALS = 20
+
+REFUSALS = (DataError, IntegrityError, ValidationError, ValueError, TypeError, OverflowError)
+"""What a value raises that can't be stored."""
 
 
 class LaneFeed:
@@ -27,7 +31,7 @@ class LaneFeed:
     def first(self) -> Any:
         refusals = 0
         while refusals < MOST_REFUSALS:
-            row = self.candidate()
+            row = alone(self.using, self.candidate)
             if row is None or row.lane_is_running:
                 return None  # whoever runs the lane looks again when done
             if row.held_by is not None:
@@ -48,14 +52,13 @@ class LaneFeed:
         if run.is_settled:
             return None
         successor = self._successor_of(run) if claim_next else None
-        if successor is None:
-            alone(self.using, run.settle)
-            return None
-        try:
-            return in_transaction(self.using, self._hand_off(run, successor))
-        except IntegrityError:  # the lane was taken in between: finish alone
-            alone(self.using, run.settle)
-            return None
+        if successor is not None:
+            try:
+                return in_transaction(self.using, self._hand_off(run, successor))
+            except REFUSALS:
+                pass  # of the outcome, or of the claim because the lane was taken in between
+        settle_alone(run, self.using)
+        return None
 
     def close(self) -> None:
         """A lane is claimed one row at a time: nothing is left over."""
@@ -82,7 +85,7 @@ class LaneFeed:
         """
         if not run.leaves_lane:
             return None
-        row = self.candidate()
+        row = alone(self.using, self.candidate)
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
     def _hand_off(self, run: Any, successor: Any) -> Callable[[], Any]:
@@ -124,14 +127,21 @@ class PoolFeed:
                 run.settle()
             return self._begin_next() if claim_next and not self.is_paused else None
 
-        return self._take(in_transaction(self.using, settle_and_begin))
+        try:
+            return self._take(in_transaction(self.using, settle_and_begin))
+        except REFUSALS:
+            settle_alone(run, self.using)
+            return None
 
     def close(self) -> None:
         while self.claimed:
             self.claimed.pop(0).put_back()
 
-    def candidates(self) -> list[Any]:
-        """Return querysets of claimable rows; the first that has any is claimed from."""
+    def candidates(self) -> list[tuple[Any, int]]:
+        """Return querysets of claimable rows, and how many to lease of each at once.
+
+        The first that has any is claimed from.
+        """
         raise NotImplementedError
 
     def _begin_next(self) -> int | None:
@@ -146,8 +156,8 @@ class PoolFeed:
         return row
 
     def _claim_batch(self) -> list[Any]:
-        for queryset in self.candidates():
-            rows = list(queryset.unlocked()[: self.batch])
+        for queryset, batch in self.candidates():
+            rows = list(queryset.unlocked()[:batch])
             if rows:
                 self._lease(rows)
                 return rows
@@ -163,6 +173,16 @@ class PoolFeed:
         )
         for row in rows:
             row.status, row.attempt = model.LEASED, row.attempt + 1
+            row.token = row.attempt
+
+
+def settle_alone(run: Any, using: str) -> None:
+    """Settle a run by itself; what the database refuses to store becomes a failure."""
+    try:
+        alone(using, run.settle)
+    except REFUSALS as error:
+        run.refuse(error)
+        alone(using, run.settle)
 
 
 def _repeatable_claim(row: Any) -> Callable[[], bool]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.db import models, router
+from django.db import models, router, transaction
 
 from .clock import from_now, now
 from .exceptions import IllegalTransition
@@ -35,6 +35,9 @@ class FencedRow(models.Model):
 
     UNBEGUN: ClassVar[dict[str, Any]] = {}
     """Columns of a row that was leased in a batch and has not begun."""
+
+    token: int | None = None
+    """The attempt that this object claimed. Reading the row again must not change it."""
 
     status: Any
     attempt: Any
@@ -64,7 +67,7 @@ class FencedRow(models.Model):
         Raises:
             IntegrityError: another row of the lane is running (the guarantee of last resort).
         """
-        return self.move(
+        claimed = self.move(
             self.LEASED,
             attempt=self.attempt + 1,
             running_lane=self.lane,
@@ -72,6 +75,8 @@ class FencedRow(models.Model):
             leased_by=worker_identity(),
             **columns,
         )
+        self.token = self.attempt if claimed else None
+        return claimed
 
     def renew(self, **columns: Any) -> bool:
         """Extend the lease; False when it is lost."""
@@ -79,6 +84,17 @@ class FencedRow(models.Model):
         return bool(
             fenced_update(type(self), self.alias, self._fence(self.LEASED), lease | columns)
         )
+
+    def keep_lease(self) -> bool:
+        """Renew the lease for a heartbeat: without waiting for a lock, and False when it is lost.
+
+        A body may hold its own row; it is alive then, and the rescue leaves locked rows alone.
+        """
+        with transaction.atomic(using=self.alias):
+            held: Any = self.held()
+            if held.unlocked().values_list("pk").first() is not None:
+                return self.renew()
+        return self.held().exists()
 
     def rest(self, status: str, **columns: Any) -> bool:
         """End the lease and leave the row in ``status``; False when it was no longer ours."""
@@ -106,7 +122,10 @@ class FencedRow(models.Model):
         return rows
 
     def _fence(self, status: Any) -> dict[str, Any]:
-        return {"pk": self.pk, "status": status, "attempt": self.attempt}
+        attempt = self.attempt
+        if status == self.LEASED and self.token is not None:
+            attempt = self.token
+        return {"pk": self.pk, "status": status, "attempt": attempt}
 
     def expect(self, status: Any, verb: str) -> None:
         """Raise IllegalTransition unless the row is in ``status``."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
+
+from django.db import connections
 
 from . import registry, signals, sweep
 from .conf import settings
@@ -13,6 +16,8 @@ from .models import AbstractJob
 from .states import CLAIMABLE
 
 IDLE_SECONDS = 1.0
+
+logger = logging.getLogger("parviraptor_celery")
 
 
 class ForegroundWorker:
@@ -50,9 +55,14 @@ class ForegroundWorker:
         return done
 
     def tell_current_job(self) -> None:
-        """Call ``on_job_terminated`` of the job that runs, if one does."""
+        """Call ``on_job_terminated`` of the job that runs, if one does, in a thread of its own.
+
+        This may be a signal handler in the middle of a query of the job: the connection of its
+        thread is not to be touched now.
+        """
         if self.current is not None:
-            self.current.on_job_terminated()
+            told = threading.Thread(target=_tell, args=(self.current,), name="job-terminated")
+            told.start()
 
     def _run_lanes(self, using: str) -> int:
         rows, done = self.queue.rows(using), 0
@@ -74,3 +84,12 @@ class ForegroundWorker:
 
     def _forget(self, **_: Any) -> None:
         self.current = None
+
+
+def _tell(job: AbstractJob) -> None:
+    try:
+        job.on_job_terminated()
+    except Exception:
+        logger.exception("%s %s: on_job_terminated() raised", job._meta.label, job.pk)
+    finally:
+        connections.close_all()

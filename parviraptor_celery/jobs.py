@@ -25,7 +25,7 @@ from .exceptions import (
 from .fencing import FencedRow
 from .lanes import LANE_LENGTH, LaneField
 from .querysets import JobManager, JobQuerySet
-from .states import TRANSITIONS, JobStatus
+from .states import CLAIMABLE, TRANSITIONS, JobStatus
 
 BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
 """Columns of the engine that people may set, in the admin for example."""
@@ -114,12 +114,15 @@ class AbstractJob(FencedRow):
         if getattr(self, "_is_running_here", False):
             self._save_while_running(names)
             return
-        if not self._state.adding:
+        is_new = self._state.adding
+        if not is_new:
             if names is None:
                 names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
             kwargs["update_fields"] = {*names, "lane"}  # the lane refuses to change
         super().save(*args, **kwargs)
         self._remember()
+        if is_new and self.status in CLAIMABLE:
+            kicks.on_commit(self, self.alias)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
@@ -165,7 +168,10 @@ class AbstractJob(FencedRow):
         return True
 
     def on_job_terminated(self) -> None:
-        """Called when the process that runs this job was told to stop while it runs."""
+        """Called when ``process_queue`` is told to stop while this job runs, in another thread.
+
+        ``update_job_for_being_resumed()`` may be called here, to hand a long job back.
+        """
 
     # What the user's class calls
 
@@ -208,7 +214,6 @@ class AbstractJob(FencedRow):
         cls._refuse_unknown(fields)
         job = cls(run_after=run_after, priority=priority, unique_key=unique_key, **fields)
         job._insert(alias)
-        kicks.on_commit(job, alias)
         return job
 
     @classmethod
@@ -225,7 +230,7 @@ class AbstractJob(FencedRow):
         with cls._naming_duplicates(alias, new):
             created = cls.rows(alias).bulk_create(new)
         if created:
-            kicks.many_on_commit(cls, alias, {job.lane for job in created})
+            kicks.many_on_commit(cls, alias, created)
         return created
 
     def retry(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
@@ -27,12 +27,14 @@ def on_commit(job: AbstractJob, using: str) -> None:
     KickAfterCommit.register(job, using, lambda: send(type(job), using, lanes))
 
 
-def many_on_commit(queue: type[AbstractJob], using: str, lanes: Iterable[str | None]) -> None:
-    """Wake workers for all ``lanes`` once the transaction has committed."""
-    wanted = sorted({lane for lane in lanes if lane is not None})
+def many_on_commit(queue: type[AbstractJob], using: str, jobs: list[Any]) -> None:
+    """Wake workers for all ``jobs`` once the transaction has committed."""
+    lanes = sorted({job.lane for job in jobs if job.lane is not None})
+    messages = 1 if lanes else min(len(jobs), BACKLOG)
 
     def kick_lanes() -> None:
-        send(queue, using, wanted)
+        for _ in range(messages):
+            send(queue, using, lanes)
 
     transaction.on_commit(kick_lanes, using=using, robust=True)
 
@@ -47,7 +49,7 @@ def send(queue: type[AbstractJob], using: str, lanes: list[str] | None) -> None:
         broker.kick(PROCESS, queue=label, using=using)
         return
     if len(lanes) > MOST_MESSAGES * LANES_PER_MESSAGE:
-        broker.kick(DISPATCH, force=True)
+        broker.kick(DISPATCH, force=True, whole_round=True)
         return
     for part in spread(lanes):
         if not broker.kick(PROCESS, queue=label, using=using, lanes=part):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from django.db import DatabaseError, connections
+from django.db import connections
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -108,14 +108,22 @@ class Heartbeat:
     def _renew(self, key: object, entry: _Entry) -> None:
         try:
             held = entry.renew()
-        except DatabaseError as error:
+        except Exception as error:
             logger.warning("a heartbeat failed (%s), trying again", type(error).__name__)
-            held = True
+            held = self._renew_on_a_new_connection(entry)
         with self._changed:
             if held and key in self._entries:
                 entry.at = time.monotonic() + entry.every
             else:
                 self._entries.pop(key, None)
+
+    def _renew_on_a_new_connection(self, entry: _Entry) -> bool:
+        connections.close_all()  # this thread's own, and perhaps dead for good
+        try:
+            return entry.renew()
+        except Exception as error:
+            logger.error("a heartbeat failed again (%s)", type(error).__name__)
+            return True  # the lease itself says what is true
 
 
 class _Entry:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable
+from typing import Any
 
 from django.apps import apps
-from django.db import router
+from django.db import DatabaseError, connections, router
 
+from .aliases import aliases_holding
 from .conf import settings
 from .exceptions import UnknownQueue
 from .models import AbstractJob
+
+logger = logging.getLogger("parviraptor_celery")
 
 
 def all_queues() -> list[type[AbstractJob]]:
@@ -34,11 +39,26 @@ def get_queue(label: str) -> type[AbstractJob]:
     raise UnknownQueue(label, [queue._meta.label for queue in queues])
 
 
+def for_each_queue(body: Callable[[type[AbstractJob], str], Any]) -> None:
+    """Call ``body`` with each queue and database; one that fails doesn't keep the others waiting.
+
+    During a deploy a table may be missing yet, and one of several databases may be away.
+    """
+    for queue in all_queues():
+        for using in aliases_of(queue):
+            try:
+                body(queue, using)
+            except DatabaseError:
+                logger.exception("%s in %s was left out", queue._meta.label, using)
+                connections[using].close_if_unusable_or_obsolete()
+
+
 def aliases_of(queue: type[AbstractJob]) -> list[str]:
     """Return the databases in which rows of ``queue`` are looked for.
 
-    ``PARVIRAPTOR_CONFIG["DATABASES"]`` names them; otherwise it is where the router writes.
+    ``PARVIRAPTOR_CONFIG["DATABASES"]`` names them; otherwise it is where the router writes, and
+    every other database that has its table.
     """
-    named: Iterable[str] | None = settings.DATABASES
-    candidates = list(named) if named is not None else [router.db_for_write(queue)]
-    return [alias for alias in candidates if router.allow_migrate_model(alias, queue)]
+    if settings.DATABASES is not None:
+        return [name for name in settings.DATABASES if router.allow_migrate_model(name, queue)]
+    return aliases_holding(queue, [router.db_for_write(queue)])

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from django.dispatch import Signal
+
+logger = logging.getLogger("parviraptor_celery")
+
+
+def tell(signal: Signal, **about: Any) -> None:
+    """Send ``signal``; whatever its receivers do harms nobody here.
+
+    Django's ``send_robust`` itself raises when a receiver without a ``__qualname__`` does.
+    """
+    try:
+        signal.send_robust(**about)
+    except Exception:
+        logger.exception("a receiver of a signal raised")
+
 
 job_claimed = Signal()
 """A worker leased ``job``. Sent with ``sender`` (the queue's class) and ``job``."""

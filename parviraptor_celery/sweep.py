@@ -10,10 +10,12 @@ from django.db import router
 from . import kicks, registry, signals
 from .conf import settings
 from .database import in_transaction
+from .lanes import lane_of
 from .models import AbstractJob, Tick
 from .states import CLAIMABLE, JobStatus
 
 RESCUE_ROWS = 100
+ADOPTED_ROWS = 100
 TICK = "dispatch"
 WORKER_DIED = "the worker died {} times while it ran this job"
 
@@ -24,11 +26,21 @@ def sweep_all(*, force: bool = False) -> bool:
     is_due = Tick.objects.take(TICK, settings.DISPATCH_INTERVAL_SECONDS / 2, using=alias)
     if not (is_due or force):
         return False
-    for queue in registry.all_queues():
-        for using in registry.aliases_of(queue):
-            rescue(queue, using)
-            kick_waiting(queue, using)
+    registry.for_each_queue(_sweep)
     return True
+
+
+def is_in_mid_round() -> bool:
+    """Return whether the last sweep left lanes of some queue for the next one."""
+    ticks = Tick.objects.using(router.db_for_write(Tick))
+    return ticks.filter(name__startswith=f"{TICK}:").exclude(cursor="").exists()
+
+
+def _sweep(queue: type[AbstractJob], using: str) -> None:
+    rescue(queue, using)
+    if queue.dependent_fields is not None:
+        adopt(queue, using)
+    kick_waiting(queue, using)
 
 
 def rescue(queue: type[AbstractJob], using: str) -> int:
@@ -75,28 +87,38 @@ def kick_waiting(queue: type[AbstractJob], using: str) -> int:
         return _kick_pool(queue, using)
     rows = queue.rows(using)
     name = f"{TICK}:{queue._meta.label}:{using}"
-    lanes = rows.startable(next_lanes(rows, CLAIMABLE, Tick, name, settings.SWEEP_LANES))
+    heads = next_lanes(rows, CLAIMABLE, Tick, name, settings.SWEEP_LANES)
+    # A deferred job may run where the waiting head is not due yet.
+    lanes = sorted({lane for found in heads for lane in rows.startable(found)})
     if lanes:
         kicks.send(queue, using, lanes)
     return len(lanes)
 
 
+def adopt(queue: type[AbstractJob], using: str) -> int:
+    """Give a lane to the jobs of an ordered queue that have none; return how many.
+
+    Raw fixtures insert such rows, and so does a queue that was independent before a deploy.
+    """
+    orphans = queue.rows(using).filter(lane__isnull=True, status__in=CLAIMABLE).order_by("id")
+    adopted = 0
+    for job in orphans[:ADOPTED_ROWS]:
+        lane = lane_of(job, queue.dependent_fields or [])
+        adopted += orphans.filter(pk=job.pk).order_by().update(lane=lane)
+    return adopted
+
+
 def next_lanes(
     rows: Any, statuses: tuple[str, ...], ticks: Any, name: str, limit: int
-) -> dict[str, int]:
-    """Return the next lanes in turn, with the id of their head.
+) -> list[dict[str, int]]:
+    """Return, for each status, the next lanes in turn with the id of their head.
 
     Goes round: each sweep starts where the last one stopped, which the tick ``name`` keeps.
     """
     alias = router.db_for_write(ticks)
-    start, found, stops = ticks.cursor_of(name, alias), dict[str, int](), list[str]()
-    for status in statuses:
-        heads = list(rows.lane_heads(status, after=start, limit=limit))
-        if len(heads) == limit:
-            stops.append(heads[-1][0])
-        for lane, pk in heads:
-            found.setdefault(lane, pk)
-    stop = min(stops, default="")
+    start = ticks.cursor_of(name, alias)
+    found = [dict(rows.lane_heads(status, after=start, limit=limit)) for status in statuses]
+    stop = min((max(heads) for heads in found if len(heads) == limit), default="")
     if stop != start:
         ticks.save_cursor(name, stop, alias)
     return found
@@ -111,4 +133,4 @@ def _kick_pool(queue: type[AbstractJob], using: str) -> int:
 
 
 def _announce(job: AbstractJob) -> None:
-    signals.job_rescued.send_robust(sender=type(job), job_id=job.pk, status=job.status)
+    signals.tell(signals.job_rescued, sender=type(job), job_id=job.pk, status=job.status)

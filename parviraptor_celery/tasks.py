@@ -8,7 +8,7 @@ from typing import Any
 from celery import Task, shared_task
 from celery.signals import worker_ready
 
-from . import broker, cleanup, dispatch, kicks, registry, sweep
+from . import broker, cleanup, dispatch, kicks, registry, sweep, worker
 from .conf import settings
 from .exceptions import UnknownQueue
 from .retries import retry_when_due
@@ -42,9 +42,16 @@ def process_jobs(
 
 
 @shared_task(name=kicks.DISPATCH, acks_late=False, ignore_result=True)
-def dispatch_jobs(force: bool = False) -> bool:
-    """Rescue expired leases and kick what waits; False when another sweep has just done so."""
-    return sweep.sweep_all(force=force)
+def dispatch_jobs(force: bool = False, whole_round: bool = False) -> bool:
+    """Rescue expired leases and kick what waits; False when another sweep has just done so.
+
+    A sweep looks at a limited number of lanes; with ``whole_round`` it is followed by others
+    until each lane had its turn.
+    """
+    is_done = sweep.sweep_all(force=force)
+    if whole_round and sweep.is_in_mid_round():
+        broker.kick(kicks.DISPATCH, force=True, whole_round=True)
+    return is_done
 
 
 @shared_task(name="parviraptor_celery.clean_jobs", acks_late=False, ignore_result=True)
@@ -56,5 +63,4 @@ def clean_jobs() -> int:
 @worker_ready.connect(dispatch_uid="parviraptor_celery.sweep_without_beat")
 def sweep_without_beat(sender: Any, **_: Any) -> None:
     """Let the worker's own timer ask for sweeps, should beat be late or missing."""
-    interval = settings.DISPATCH_INTERVAL_SECONDS
-    sender.timer.call_repeatedly(interval, broker.kick, args=(kicks.DISPATCH,))
+    worker.ask_regularly(sender, kicks.DISPATCH, settings.DISPATCH_INTERVAL_SECONDS)

@@ -35,7 +35,7 @@ MUTATIONS = [
     Mutation(
         "fence",
         "parviraptor_celery/fencing.py",
-        'return {"pk": self.pk, "status": status, "attempt": self.attempt}',
+        'return {"pk": self.pk, "status": status, "attempt": attempt}',
         'return {"pk": self.pk}',
         LANES,
     ),
@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "late-hook-wins-again",
         "jaiminho_celery/strategies.py",
-        "if is_late and not event.renew():",
+        "if is_late and not alone(event.alias, event.renew):",
         "if False:",
         OUTBOX,
     ),

@@ -241,7 +241,9 @@ def test_nothing_of_a_rolled_back_transaction_is_kept(
 def test_an_event_that_failed_waits_for_its_back_off_by_the_clock_of_the_database(
     using: str, on_commit: Callable[[Any], None], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "full_jitter", lambda *_, **__: timedelta(seconds=90))
+    monkeypatch.setattr(
+        "jaiminho_celery.models.full_jitter", lambda *_, **__: timedelta(seconds=90)
+    )
     on_commit("fail")
 
     event = Event.rows(using).get()

@@ -1,0 +1,33 @@
+"""Error texts that every database can store."""
+
+from __future__ import annotations
+
+import traceback
+
+
+def describe(error: BaseException, *, with_type: bool = False) -> str:
+    """Return the message of ``error``, even if it can't be printed or holds NUL or surrogates.
+
+    An error whose text can't be stored would otherwise leave its row as it was, to fail again.
+    """
+    name = type(error).__qualname__
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be printed)"
+    if not message:
+        return name
+    return storable(f"{name}: {message}" if with_type else message)
+
+
+def describe_with_traceback(error: BaseException) -> str:
+    """Return the traceback of ``error`` as text."""
+    try:
+        return storable("".join(traceback.format_exception(error)))
+    except Exception:
+        return describe(error, with_type=True)
+
+
+def storable(text: str) -> str:
+    """Return ``text`` with what PostgreSQL or UTF-8 refuse written as escapes."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
