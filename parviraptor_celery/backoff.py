@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 import random
 from datetime import timedelta
 
 EXPONENT_CAP = 5
+LONGEST_SECONDS = 365 * 24 * 3600.0
 
 
 @enum.unique
@@ -28,9 +30,18 @@ def job_delay(strategy: BackoffStrategy, step_minutes: float, errors_before: int
     """
     match strategy:
         case BackoffStrategy.CONSTANT:
-            return timedelta(minutes=step_minutes)
+            minutes = float(step_minutes)
         case BackoffStrategy.EXPONENTIAL:
-            return timedelta(minutes=step_minutes ** min(errors_before, EXPONENT_CAP))
+            step = min(float(step_minutes), LONGEST_SECONDS)  # whose power is still a float
+            minutes = step ** min(errors_before, EXPONENT_CAP)
+    return bounded(minutes * 60)
+
+
+def bounded(seconds: float) -> timedelta:
+    """Return ``seconds`` as a pause that a date can be moved by: between zero and a year."""
+    if math.isnan(seconds):
+        return timedelta(0)
+    return timedelta(seconds=min(max(seconds, 0.0), LONGEST_SECONDS))
 
 
 def full_jitter(

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from django.db import OperationalError, transaction
 
 from . import signals
-from .backoff import job_delay
+from .backoff import bounded, job_delay
 from .clock import from_now
 from .conf import settings
 from .database import ATTEMPTS, alone, is_transient, restore_autocommit
@@ -159,7 +159,7 @@ def _transition(finished: Run) -> bool:
         case TemporarilyFailed(retry_after=seconds):
             pause = job_delay(job.BACKOFF_STRATEGY, job.BACKOFF_STEP_MINUTES, job.error_count)
             if seconds is not None:
-                pause = timedelta(seconds=seconds)
+                pause = bounded(seconds)
             return _wait(finished, pause, error_message=message, error_count=job.error_count + 1)
         case Failed(details=details):
             return job.rest(
@@ -220,9 +220,18 @@ def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
     with _running_here(job):
         outcome = _outcome_of(job, reraise_transient)
     restore_autocommit()
-    after = {name: getattr(job, name) for name in before}
-    changes = {name: value for name, value in after.items() if value != before[name]}
-    return Run(job, outcome, changes)
+    finished = Run(job, outcome)
+    try:
+        finished.changes = _changes(job, before)
+    except Exception as error:
+        finished.refuse(error)
+    return finished
+
+
+def _changes(job: AbstractJob, before: dict[str, Any]) -> dict[str, Any]:
+    changed = [f for f in job.own_fields() if getattr(job, f.attname) != before[f.attname]]
+    # pre_save() is where a file field writes its file.
+    return {field.attname: field.pre_save(job, False) for field in changed}
 
 
 def _own_values(job: AbstractJob) -> dict[str, Any]:

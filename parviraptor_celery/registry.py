@@ -19,7 +19,8 @@ logger = logging.getLogger("parviraptor_celery")
 
 def all_queues() -> list[type[AbstractJob]]:
     """Return the job classes of all installed apps, ordered by label."""
-    found = [model for model in apps.get_models() if issubclass(model, AbstractJob)]
+    models = (model for model in apps.get_models() if not model._meta.proxy)
+    found = [model for model in models if issubclass(model, AbstractJob)]
     return sorted(found, key=lambda model: model._meta.label)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from parviraptor_celery.backoff import BackoffStrategy, full_jitter, job_delay
+from parviraptor_celery.backoff import BackoffStrategy, bounded, full_jitter, job_delay
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,21 @@ def test_jitter_lies_between_zero_and_a_capped_exponential(
     ]
     assert min(pauses) >= 0
     assert ceiling * 0.9 < max(pauses) <= ceiling
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pause"),
+    [
+        (float("nan"), timedelta(0)),
+        (-5, timedelta(0)),
+        (90, timedelta(seconds=90)),
+        (float("inf"), timedelta(days=365)),
+        (1e300, timedelta(days=365)),
+    ],
+)
+def test_a_pause_is_one_that_a_date_can_be_moved_by(seconds: float, pause: timedelta) -> None:
+    assert bounded(seconds) == pause
+
+
+def test_a_huge_step_is_no_overflow() -> None:
+    assert job_delay(BackoffStrategy.EXPONENTIAL, 1e90, 5) == timedelta(days=365)
