@@ -130,7 +130,8 @@ class PoolFeed:
         try:
             return self._take(in_transaction(self.using, settle_and_begin))
         except REFUSALS:
-            settle_alone(run, self.using)
+            if not settled_before:
+                settle_alone(run, self.using)
             return None
 
     def close(self) -> None:
