@@ -8,7 +8,7 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
 
-from parviraptor_celery.checks import connection_problems
+from parviraptor_celery.connections import connection_problems
 
 from . import registry
 from .conf import settings

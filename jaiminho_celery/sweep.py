@@ -7,7 +7,7 @@ import logging
 from django.db import router
 
 from parviraptor_celery.drains import Budget, Report
-from parviraptor_celery.sweep import next_lanes, rescue_expired
+from parviraptor_celery.sweeping import next_lanes, rescue_expired
 
 from . import dispatch, kicks, registry
 from .conf import settings

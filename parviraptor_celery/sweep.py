@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from django.db import router
 
 from . import kicks, registry, signals
 from .conf import settings
-from .database import in_transaction
 from .lanes import lane_of
 from .models import AbstractJob, Tick
 from .states import CLAIMABLE, JobStatus
+from .sweeping import next_lanes, rescue_expired
 
-RESCUE_ROWS = 100
 ADOPTED_ROWS = 100
 TICK = "dispatch"
 WORKER_DIED = "the worker died {} times while it ran this job"
@@ -52,26 +48,6 @@ def rescue(queue: type[AbstractJob], using: str) -> int:
     return rescue_expired(queue.rows(using), give_back, _announce)
 
 
-def rescue_expired(
-    rows: Any, give_back: Callable[[Any], bool], announce: Callable[[Any], None]
-) -> int:
-    """Call ``give_back`` for every row whose lease ran out; return how many there were.
-
-    A row that its own body keeps locked is left alone: whoever runs it is alive.
-    """
-
-    def chunk() -> list[Any]:
-        expired = list(rows.expired().unlocked()[:RESCUE_ROWS])
-        return [row for row in expired if give_back(row)]
-
-    total = 0
-    while rescued := in_transaction(rows.db, chunk):
-        total += len(rescued)
-        for row in rescued:
-            announce(row)
-    return total
-
-
 def give_back(job: AbstractJob) -> bool:
     """Return an expired job to its queue, or fail it when it has killed too many workers."""
     deaths = job.worker_deaths + (job.begun_at is not None)
@@ -106,22 +82,6 @@ def adopt(queue: type[AbstractJob], using: str) -> int:
         lane = lane_of(job, queue.dependent_fields or [])
         adopted += orphans.filter(pk=job.pk).order_by().update(lane=lane)
     return adopted
-
-
-def next_lanes(
-    rows: Any, statuses: tuple[str, ...], ticks: Any, name: str, limit: int
-) -> list[dict[str, int]]:
-    """Return, for each status, the next lanes in turn with the id of their head.
-
-    Goes round: each sweep starts where the last one stopped, which the tick ``name`` keeps.
-    """
-    alias = router.db_for_write(ticks)
-    start = ticks.cursor_of(name, alias)
-    found = [dict(rows.lane_heads(status, after=start, limit=limit)) for status in statuses]
-    stop = min((max(heads) for heads in found if len(heads) == limit), default="")
-    if stop != start:
-        ticks.save_cursor(name, stop, alias)
-    return found
 
 
 def _kick_pool(queue: type[AbstractJob], using: str) -> int:

@@ -1,0 +1,38 @@
+"""What can be known to be wrong with the databases. Both apps use this module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Warning
+from django.db import connections
+
+
+def connection_problems(app: str) -> Iterator[CheckMessage]:
+    """Yield what is wrong with the databases and Celery's use of them; both apps ask this."""
+    for alias, configured in django_settings.DATABASES.items():
+        options = configured.get("OPTIONS") or {}
+        match connections[alias].vendor:
+            case "sqlite" if options.get("transaction_mode", "").upper() != "IMMEDIATE":
+                yield Warning(
+                    f"SQLite database {alias!r}: two processes that read and then write fail "
+                    'with "database is locked".',
+                    hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+                    '"init_command": "PRAGMA journal_mode=WAL;"}.',
+                    id=f"{app}.W001",
+                )
+            case "mysql" if options.get("isolation_level", "read committed") != "read committed":
+                yield Warning(
+                    f"Database {alias!r} runs at {options['isolation_level']!r}, where looking "
+                    "for the next row blocks those who write one.",
+                    hint="Leave OPTIONS['isolation_level'] at Django's default, read committed.",
+                    id=f"{app}.W002",
+                )
+    if not hasattr(django_settings, "CELERY_DB_REUSE_MAX"):
+        yield Warning(
+            "Celery closes the database connection before and after every task, whatever "
+            "CONN_MAX_AGE says.",
+            hint="Set CELERY_DB_REUSE_MAX = 1000 (tasks per connection) in Django's settings.",
+            id=f"{app}.W003",
+        )

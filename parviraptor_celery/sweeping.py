@@ -1,0 +1,48 @@
+"""What a sweep does with leased rows of any kind. Both apps use this module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db import router
+
+from .database import in_transaction
+
+RESCUE_ROWS = 100
+
+
+def rescue_expired(
+    rows: Any, give_back: Callable[[Any], bool], announce: Callable[[Any], None]
+) -> int:
+    """Call ``give_back`` for every row whose lease ran out; return how many there were.
+
+    A row that its own body keeps locked is left alone: whoever runs it is alive.
+    """
+
+    def chunk() -> list[Any]:
+        expired = list(rows.expired().unlocked()[:RESCUE_ROWS])
+        return [row for row in expired if give_back(row)]
+
+    total = 0
+    while rescued := in_transaction(rows.db, chunk):
+        total += len(rescued)
+        for row in rescued:
+            announce(row)
+    return total
+
+
+def next_lanes(
+    rows: Any, statuses: tuple[str, ...], ticks: Any, name: str, limit: int
+) -> list[dict[str, int]]:
+    """Return, for each status, the next lanes in turn with the id of their head.
+
+    Goes round: each sweep starts where the last one stopped, which the tick ``name`` keeps.
+    """
+    alias = router.db_for_write(ticks)
+    start = ticks.cursor_of(name, alias)
+    found = [dict(rows.lane_heads(status, after=start, limit=limit)) for status in statuses]
+    stop = min((max(heads) for heads in found if len(heads) == limit), default="")
+    if stop != start:
+        ticks.save_cursor(name, stop, alias)
+    return found
