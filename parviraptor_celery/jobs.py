@@ -18,20 +18,16 @@ from .conf import settings
 from .exceptions import (
     CauseStillFailed,
     DuplicateUniqueKey,
-    LeaseLost,
     TemporaryJobFailure,
     UnknownField,
 )
-from .fencing import FencedRow
+from .guarded import GuardedRow
 from .lanes import LANE_LENGTH, LaneField
 from .querysets import JobManager, JobQuerySet
-from .states import CLAIMABLE, TRANSITIONS, JobStatus
-
-BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
-"""Columns of the engine that people may set, in the admin for example."""
+from .states import TRANSITIONS, JobStatus
 
 
-class AbstractJob(FencedRow):
+class AbstractJob(GuardedRow):
     """A job: a row of the user's own model. Derive from what ``AbstractJobFactory`` makes.
 
     The engine writes the columns below; ``process()`` and the rest of the project may write
@@ -99,59 +95,6 @@ class AbstractJob(FencedRow):
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.pk} ({self.status})"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the user's own columns, and of the engine's only what was changed on this object.
-
-        An object that was read before its job ran would otherwise write the old status back. A
-        running job saves its own columns only, and only while it is still leased to us.
-
-        Raises:
-            LeaseLost: the job runs here, but its lease ran out and it was taken away.
-            LaneChanged: a dependent field was changed.
-        """
-        names = kwargs.get("update_fields")
-        if getattr(self, "_is_running_here", False):
-            self._save_while_running(names)
-            return
-        is_new = self._state.adding
-        if not is_new:
-            if names is None:
-                names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
-            kwargs["update_fields"] = {*names, "lane"}  # the lane refuses to change
-        super().save(*args, **kwargs)
-        self._remember()
-        if is_new and self.status in CLAIMABLE:
-            kicks.on_commit(self, self.alias)
-
-    @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
-        job = super().from_db(*args, **kwargs)
-        job._remember()
-        return job
-
-    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        super().refresh_from_db(*args, **kwargs)
-        self._remember()
-
-    def move(self, to: JobStatus, **columns: Any) -> bool:
-        is_done = super().move(to, **columns)
-        self._remember()
-        return is_done
-
-    def _save_while_running(self, names: Iterable[str] | None) -> None:
-        own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
-        columns = {field.attname: field.pre_save(self, False) for field in own}
-        if columns and not self.held().update(**columns):
-            raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
-
-    def _remember(self) -> None:
-        """Note the columns that people may change, as they are in the database."""
-        self._as_stored = {name: self.__dict__.get(name) for name in BY_HAND}
-
-    def _changed_by_hand(self) -> list[str]:
-        stored = getattr(self, "_as_stored", {})
-        return [name for name in BY_HAND if self.__dict__.get(name) != stored.get(name)]
 
     # What the user's class overrides
 

@@ -21,7 +21,7 @@ BACKLOG = 10
 """Waiting rows without order that are kicked one by one; more have enough workers."""
 
 
-def on_commit(job: AbstractJob, using: str) -> None:
+def on_commit(job: Any, using: str) -> None:
     """Wake a worker for ``job`` once its transaction has committed."""
     lanes = None if job.lane is None else [job.lane]
     KickAfterCommit.register(job, using, lambda: send(type(job), using, lanes))

@@ -19,7 +19,9 @@ def renew_connections(**_: Any) -> None:
     a failover a worker would fail until it had counted to the end.
     """
     for connection in connections.all(initialized_only=True):
-        connection.close_if_unusable_or_obsolete()
+        # With CONN_MAX_AGE = 0, Django's default, every connection counts as too old.
+        if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
+            connection.close_if_unusable_or_obsolete()
 
 
 def ask_regularly(worker: Any, task: str, interval: float) -> None:

@@ -32,6 +32,8 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     registry._functions.clear()
     registry._functions.update(known)
+    for connection in connections.all(initialized_only=True):
+        connection.close_if_unusable_or_obsolete()  # for the test after a failed one
 
 
 def lose_connection(using: str) -> None:
@@ -117,8 +119,8 @@ def test_a_job_whose_connection_died_during_its_body_is_settled_and_run_once(
         lose_connection(using)
 
     monkeypatch.setattr(queue, "process", process)
-    queue.enqueue_many([queue(), queue()], using=using)
-    _work_off(queue, using)
+    jobs = queue.enqueue_many([queue(), queue()], using=using)
+    _work_off(jobs[0], using)
 
     assert list(queue.rows(using).values_list("status", flat=True)) == ["PROCESSED"] * 2
     assert len(ran) == 2
@@ -131,7 +133,7 @@ def test_a_worker_whose_connection_died_before_the_kick_runs_the_job(
 ) -> None:
     job = queue.enqueue(using=using)
     lose_connection(using)
-    _work_off(queue, using)
+    _work_off(job, using)
     assert queue.rows(using).get(pk=job.pk).status == "PROCESSED"
 
 
@@ -176,6 +178,7 @@ def test_a_task_after_the_one_that_lost_its_connection_has_a_new_one(
         return Note.objects.using(using).count()
 
     lose_connection(using)
+    connections[using].close_at = None  # no age would end it either
     failed = count_notes.apply()
     assert isinstance(failed.result, (OperationalError, InterfaceError))
     assert count_notes.apply().get() == 0
@@ -200,9 +203,9 @@ def beating(renew: Callable[[], bool], lease_seconds: float) -> Iterator[None]:
     assert not thread.is_alive()
 
 
-def _work_off(queue: Any, using: str) -> None:
-    if queue.dependent_fields is None:
-        run_pool(queue, using, Budget.endless())
-        return
-    lanes = queue.rows(using).values_list("lane", flat=True)
-    run_lanes(queue, using, sorted(set(lanes)), Budget.endless())
+def _work_off(job: Any, using: str) -> None:
+    """Do what the kick of ``job`` asks for."""
+    if job.lane is None:
+        run_pool(type(job), using, Budget.endless())
+    else:
+        run_lanes(type(job), using, [job.lane], Budget.endless())
