@@ -17,6 +17,7 @@ DISPATCH = "parviraptor_celery.dispatch_jobs"
 
 MOST_MESSAGES = 100
 LANES_PER_MESSAGE = 50
+MOST_LANES = MOST_MESSAGES * LANES_PER_MESSAGE
 BACKLOG = 10
 """Waiting rows without order that are kicked one by one; more have enough workers."""
 
@@ -48,8 +49,8 @@ def send(queue: type[AbstractJob], using: str, lanes: list[str] | None) -> None:
     if not lanes:
         broker.kick(PROCESS, queue=label, using=using)
         return
-    if len(lanes) > MOST_MESSAGES * LANES_PER_MESSAGE:
-        broker.kick(DISPATCH, force=True, whole_round=True)
+    if len(lanes) > MOST_LANES:
+        broker.kick(DISPATCH, queue=label, using=using)
         return
     for part in spread(lanes):
         if not broker.kick(PROCESS, queue=label, using=using, lanes=part):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import router
 
 from . import kicks, registry, signals
@@ -9,7 +11,7 @@ from .conf import settings
 from .lanes import lane_of
 from .models import AbstractJob, Tick
 from .states import CLAIMABLE, JobStatus
-from .sweeping import next_lanes, rescue_expired
+from .sweeping import heads_behind, next_lanes, rescue_expired
 
 ADOPTED_ROWS = 100
 TICK = "dispatch"
@@ -24,12 +26,6 @@ def sweep_all(*, force: bool = False) -> bool:
         return False
     registry.for_each_queue(_sweep)
     return True
-
-
-def is_in_mid_round() -> bool:
-    """Return whether the last sweep left lanes of some queue for the next one."""
-    ticks = Tick.objects.using(router.db_for_write(Tick))
-    return ticks.filter(name__startswith=f"{TICK}:").exclude(cursor="").exists()
 
 
 def _sweep(queue: type[AbstractJob], using: str) -> None:
@@ -63,12 +59,29 @@ def kick_waiting(queue: type[AbstractJob], using: str) -> int:
         return _kick_pool(queue, using)
     rows = queue.rows(using)
     name = f"{TICK}:{queue._meta.label}:{using}"
-    heads = next_lanes(rows, CLAIMABLE, Tick, name, settings.SWEEP_LANES)
-    # A deferred job may run where the waiting head is not due yet.
-    lanes = sorted({lane for found in heads for lane in rows.startable(found)})
+    lanes = _startable(rows, next_lanes(rows, CLAIMABLE, Tick, name, _lanes_at_once()))
     if lanes:
         kicks.send(queue, using, lanes)
     return len(lanes)
+
+
+def kick_lanes(queue: type[AbstractJob], using: str, after: str) -> str:
+    """Send kicks for the lanes behind ``after``; return where to go on, or "" at the end."""
+    rows = queue.rows(using)
+    heads, stop = heads_behind(rows, CLAIMABLE, after, _lanes_at_once())
+    if lanes := _startable(rows, heads):
+        kicks.send(queue, using, lanes)
+    return stop
+
+
+def _lanes_at_once() -> int:
+    # No more than what is kicked lane by lane: beyond that kicks.send() asks for a walk like this.
+    return min(settings.SWEEP_LANES, kicks.MOST_LANES // len(CLAIMABLE))
+
+
+def _startable(rows: Any, heads: list[dict[str, int]]) -> list[str]:
+    # A deferred job may run where the waiting head is not due yet.
+    return sorted({lane for found in heads for lane in rows.startable(found)})
 
 
 def adopt(queue: type[AbstractJob], using: str) -> int:

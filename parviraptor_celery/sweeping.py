@@ -41,8 +41,15 @@ def next_lanes(
     """
     alias = router.db_for_write(ticks)
     start = ticks.cursor_of(name, alias)
-    found = [dict(rows.lane_heads(status, after=start, limit=limit)) for status in statuses]
-    stop = min((max(heads) for heads in found if len(heads) == limit), default="")
+    found, stop = heads_behind(rows, statuses, start, limit)
     if stop != start:
         ticks.save_cursor(name, stop, alias)
     return found
+
+
+def heads_behind(
+    rows: Any, statuses: tuple[str, ...], after: str, limit: int
+) -> tuple[list[dict[str, int]], str]:
+    """Return the lanes behind ``after`` for each status, and where to go on ("" at the end)."""
+    found = [dict(rows.lane_heads(status, after=after, limit=limit)) for status in statuses]
+    return found, min((max(heads) for heads in found if len(heads) == limit), default="")

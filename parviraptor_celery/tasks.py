@@ -42,16 +42,24 @@ def process_jobs(
 
 
 @shared_task(name=kicks.DISPATCH, acks_late=False, ignore_result=True)
-def dispatch_jobs(force: bool = False, whole_round: bool = False) -> bool:
+def dispatch_jobs(
+    force: bool = False, queue: str | None = None, using: str = "default", after: str = ""
+) -> bool:
     """Rescue expired leases and kick what waits; False when another sweep has just done so.
 
-    A sweep looks at a limited number of lanes; with ``whole_round`` it is followed by others
-    until each lane had its turn.
+    With a ``queue``: kick all its lanes behind the lane ``after``, some now, and the rest by a
+    message to itself.
     """
-    is_done = sweep.sweep_all(force=force)
-    if whole_round and sweep.is_in_mid_round():
-        broker.kick(kicks.DISPATCH, force=True, whole_round=True)
-    return is_done
+    if queue is None:
+        return sweep.sweep_all(force=force)
+    try:
+        model = registry.get_queue(queue)
+    except UnknownQueue as error:
+        logger.warning("a kick was left alone: %s", error)
+        return False
+    if stop := sweep.kick_lanes(model, using, after):
+        broker.kick(kicks.DISPATCH, queue=queue, using=using, after=stop)
+    return True
 
 
 @shared_task(name="parviraptor_celery.clean_jobs", acks_late=False, ignore_result=True)

@@ -67,7 +67,7 @@ def _database(name: str, **options: Any) -> dict[str, Any]:
         return {}
     parsed: dict[str, Any] = {**dj_database_url.parse(server.url)}
     parsed["OPTIONS"] = {**parsed.get("OPTIONS", {}), **options}
-    return {name: {**parsed, "TEST": {"NAME": TEST_DATABASE}}}
+    return {name: {**parsed, "TEST": {"NAME": TEST_DATABASE, "DEPENDENCIES": []}}}
 
 
 DATABASES = {

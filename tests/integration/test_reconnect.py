@@ -184,6 +184,22 @@ def test_a_task_after_the_one_that_lost_its_connection_has_a_new_one(
     assert count_notes.apply().get() == 0
 
 
+@ON_SERVERS
+def test_a_task_goes_on_with_the_healthy_connection_of_the_one_before(
+    using: str, celery: Celery
+) -> None:
+    seen: list[Any] = []
+
+    @celery.task(name="tests.look_at_connection", shared=False)
+    def look_at_connection() -> None:
+        connections[using].ensure_connection()
+        seen.append(connections[using].connection)
+
+    look_at_connection.apply()
+    look_at_connection.apply()
+    assert seen[0] is seen[1]
+
+
 @pytest.fixture
 def celery() -> Celery:
     """An application that keeps connections over tasks, as CELERY_DB_REUSE_MAX lets it."""

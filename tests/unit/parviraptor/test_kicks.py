@@ -13,7 +13,7 @@ import pytest
 from celery import Celery
 from django.db import transaction
 
-from parviraptor_celery import kicks, signals, sweep
+from parviraptor_celery import kicks, signals, sweep, tasks
 from parviraptor_celery.models import Tick
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 from tests.unit.conftest import using_celery
@@ -117,10 +117,26 @@ class TestEnqueueMany:
         assert kicked() == []
 
 
-def test_beyond_what_messages_hold_one_sweep_is_asked_for(kicked: Kicked) -> None:
+def test_beyond_what_messages_hold_a_walk_over_the_queue_is_asked_for(kicked: Kicked) -> None:
     kicks.send(LaneJob, "default", [f"{number:032x}" for number in range(5001)])
     [(task, arguments)] = kicked()
-    assert (task, arguments["force"]) == (DISPATCH, True)
+    assert (task, arguments) == (DISPATCH, {"queue": "testapp.LaneJob", "using": "default"})
+
+
+@pytest.mark.django_db
+def test_a_walk_kicks_every_lane_and_ends(kicked: Kicked, settings: Any) -> None:
+    settings.PARVIRAPTOR_CONFIG = {"SWEEP_LANES": 2}
+    lanes = [LaneJob.objects.create(number=number).lane for number in range(5)]
+    kicked()
+    found, waiting = list[str](), [(DISPATCH, {"queue": "testapp.LaneJob", "using": "default"})]
+    while waiting:
+        task, arguments = waiting.pop(0)
+        if task == DISPATCH:
+            tasks.dispatch_jobs(**arguments)
+            waiting += kicked()
+        else:
+            found += arguments["lanes"]
+    assert sorted(found) == sorted(lanes)
 
 
 @commits
