@@ -184,11 +184,12 @@ def test_many_independent_jobs_wake_several_workers(
 
 
 @pytest.mark.usefixtures("_only_here")
+@pytest.mark.parametrize("sweep_lanes", [5, 500])
 def test_jobs_of_more_lanes_than_messages_may_name_are_all_kicked_at_once(
-    using: str, kicked: Kicks, monkeypatch: pytest.MonkeyPatch
+    using: str, kicked: Kicks, settings: Any, monkeypatch: pytest.MonkeyPatch, sweep_lanes: int
 ) -> None:
-    monkeypatch.setattr(kicks, "MOST_MESSAGES", 2)
-    monkeypatch.setattr(kicks, "LANES_PER_MESSAGE", 5)
+    settings.PARVIRAPTOR_CONFIG = {"DATABASES": [using], "SWEEP_LANES": sweep_lanes}
+    monkeypatch.setattr(kicks, "MOST_LANES", 10)
     jobs = LaneJob.enqueue_many([LaneJob(number=at) for at in range(17)], using=using)
     assert [task for task, _ in kicked] == [kicks.DISPATCH]
 
@@ -199,13 +200,11 @@ def test_jobs_of_more_lanes_than_messages_may_name_are_all_kicked_at_once(
 def test_the_kicks_for_many_lanes_do_not_depend_on_where_sweeps_stopped(
     using: str, kicked: Kicks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kicks, "MOST_MESSAGES", 2)
-    monkeypatch.setattr(kicks, "LANES_PER_MESSAGE", 5)
-    FifoJob.enqueue(using=using)
+    monkeypatch.setattr(kicks, "MOST_LANES", 10)
     AtomicJob.enqueue_many([AtomicJob(shop=str(at)) for at in range(8)], using=using)
-    sweep.kick_waiting(AtomicJob, using)  # stops in the middle, and stays there
     LaneJob.rows(using).bulk_create([LaneJob(number=at) for at in range(12)])
-    sweep.kick_waiting(LaneJob, using)
+    for queue in (AtomicJob, LaneJob):
+        sweep.kick_waiting(queue, using)  # each stops in the middle of its lanes
     kicked.clear()
 
     jobs = LaneJob.enqueue_many([LaneJob(number=at) for at in range(12)], using=using)
