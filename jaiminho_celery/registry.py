@@ -11,7 +11,7 @@ from json import JSONEncoder
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 
 from parviraptor_celery.aliases import aliases_holding
 
@@ -129,14 +129,20 @@ def known_aliases() -> list[str]:
     return aliases_holding(model, sorted(named | {router.db_for_write(model)}))
 
 
-def for_each_alias(body: Callable[[str], Any]) -> None:
-    """Call ``body`` with each database; one that fails doesn't keep the others waiting."""
+def for_each_alias(body: Callable[[str], Any]) -> list[str]:
+    """Call ``body`` with each database; one that fails doesn't keep the others waiting.
+
+    Returns the databases that were left out.
+    """
+    left_out = []
     for using in known_aliases():
         try:
             body(using)
-        except DatabaseError:
+        except Error:
             logger.exception("the outbox in %s was left out", using)
             connections[using].close_if_unusable_or_obsolete()
+            left_out.append(using)
+    return left_out
 
 
 def require_stream(stream: str, others: set[str]) -> None:

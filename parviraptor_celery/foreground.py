@@ -45,14 +45,17 @@ class ForegroundWorker:
 
     def run_once(self) -> int:
         """Rescue what died and run everything that is due; return the number of jobs run."""
-        done = 0
-        for using in registry.aliases_of(self.queue):
-            sweep.rescue(self.queue, using)
-            if self.queue.dependent_fields is None:
-                done += run_pool(self.queue, using, self._budget(), batch=1).rows
+        done: list[int] = []
+
+        def run_in(queue: type[AbstractJob], using: str) -> None:
+            sweep.rescue(queue, using)
+            if queue.dependent_fields is None:
+                done.append(run_pool(queue, using, self._budget(), batch=1).rows)
             else:
-                done += self._run_lanes(using)
-        return done
+                done.append(self._run_lanes(using))
+
+        registry.for_each_queue(run_in, [self.queue])
+        return sum(done)
 
     def tell_current_job(self) -> None:
         """Call ``on_job_terminated`` of the job that runs, if one does, in a thread of its own.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 
 from .aliases import aliases_holding
 from .conf import settings
@@ -40,16 +40,19 @@ def get_queue(label: str) -> type[AbstractJob]:
     raise UnknownQueue(label, [queue._meta.label for queue in queues])
 
 
-def for_each_queue(body: Callable[[type[AbstractJob], str], Any]) -> None:
-    """Call ``body`` with each queue and database; one that fails doesn't keep the others waiting.
+def for_each_queue(
+    body: Callable[[type[AbstractJob], str], Any], queues: list[type[AbstractJob]] | None = None
+) -> None:
+    """Call ``body`` with each queue (of ``queues``, or of all) and each of its databases.
 
-    During a deploy a table may be missing yet, and one of several databases may be away.
+    One that fails doesn't keep the others waiting: during a deploy a table may be missing yet,
+    and one of several databases may be away.
     """
-    for queue in all_queues():
+    for queue in all_queues() if queues is None else queues:
         for using in aliases_of(queue):
             try:
                 body(queue, using)
-            except DatabaseError:
+            except Error:
                 logger.exception("%s in %s was left out", queue._meta.label, using)
                 connections[using].close_if_unusable_or_obsolete()
 

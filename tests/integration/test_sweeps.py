@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import Retry
+from django.core.management import CommandError, call_command
 from django.db import connections
 from django.db.models import F
 from django.utils import timezone
@@ -308,8 +309,9 @@ def test_an_outbox_that_a_router_keeps_in_another_database_is_relayed_and_cleane
 
 
 @EVERYWHERE
+@pytest.mark.parametrize("by", ["the sweep", "the command"])
 def test_an_outbox_database_without_the_table_does_not_keep_the_relay_from_the_others(
-    kicked: Kicks, settings: Any
+    kicked: Kicks, settings: Any, by: str
 ) -> None:
     other = another_database()
     settings.JAIMINHO_CONFIG = {"DATABASES": ["default", other]}
@@ -325,7 +327,11 @@ def test_an_outbox_database_without_the_table_does_not_keep_the_relay_from_the_o
     Event.rows(other).update(lease_until=timezone.now() - timedelta(minutes=5))
     _rename("default", Event._meta.db_table, "not_here")
     try:
-        relay.sweep_all(event_dispatch.nudge_budget(), force=True)
+        if by == "the sweep":
+            relay.sweep_all(event_dispatch.nudge_budget(), force=True)
+        else:
+            with pytest.raises(CommandError, match="default could not be read"):
+                call_command("events_relay")
     finally:
         _rename("default", "not_here", Event._meta.db_table)
     assert published == [1]

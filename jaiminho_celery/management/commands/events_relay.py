@@ -42,14 +42,23 @@ class Command(BaseCommand):
         if run_in_loop:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
-        total = self._relay(stream, stop)
+        total, left_out = self._relay(stream, stop)
         while run_in_loop and not stop.wait(loop_interval):
-            total += self._relay(stream, stop)
+            more, left_out = self._relay(stream, stop)
+            total += more
         self.stdout.write(f"{total} events tried")
+        if left_out:
+            raise CommandError(f"The outbox in {', '.join(left_out)} could not be read.")
 
-    def _relay(self, stream: str | None, stop: threading.Event) -> int:
-        budget = Budget.endless(stop.is_set)
-        return sum(sweep.relay_here(using, budget, stream) for using in registry.known_aliases())
+    def _relay(self, stream: str | None, stop: threading.Event) -> tuple[int, list[str]]:
+        """Relay once; return the number of events tried, and the databases left out."""
+        tried: list[int] = []
+
+        def relay(using: str) -> None:
+            tried.append(sweep.relay_here(using, Budget.endless(stop.is_set), stream))
+
+        left_out = registry.for_each_alias(relay)
+        return sum(tried), left_out
 
     def _require(self, stream: str | None) -> None:
         if stream is None:
