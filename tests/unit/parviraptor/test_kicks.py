@@ -123,6 +123,15 @@ def test_beyond_what_messages_hold_a_walk_over_the_queue_is_asked_for(kicked: Ki
     assert (task, arguments) == (DISPATCH, {"queue": "testapp.LaneJob", "using": "default"})
 
 
+@commits
+@pytest.mark.parametrize(("status", "kicks_sent"), [("NEW", 1), ("DEFERRED", 1), ("PROCESSED", 0)])
+def test_a_job_made_by_create_wakes_a_worker_if_it_is_to_run(
+    kicked: Kicked, status: str, kicks_sent: int
+) -> None:
+    FifoJob.objects.create(status=status)
+    assert len(kicked()) == kicks_sent
+
+
 @pytest.mark.django_db
 def test_a_walk_kicks_every_lane_and_ends(kicked: Kicked, settings: Any) -> None:
     settings.PARVIRAPTOR_CONFIG = {"SWEEP_LANES": 2}
