@@ -66,7 +66,7 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
         alike = self.rows.filter(lane=self.lane, status=row.status, id__gt=row.held_by)
 
         def fail() -> int:
-            if not self.rows.failed().lock([row.held_by]):
+            if not self.rows.failed().filter(pk=row.held_by).exists_locked():
                 return 0
             ids = list(alike.order_by("lane", "id").values_list("id", flat=True)[:FAIL_CHUNK])
             failed: int = self.rows.filter(id__in=ids, status=row.status).update(

@@ -86,15 +86,18 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             return self
         return self.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
 
-    def lock(self, ids: list[int]) -> int:
-        """Lock these rows, waiting for whoever has them, always in the same order.
+    def lock(self, ids: list[int]) -> None:
+        """Lock these rows, waiting for whoever has them, always in the same order."""
+        if connections[self.db].features.has_select_for_update:
+            rows = self.filter(pk__in=ids).order_by("pk").select_for_update()
+            list(rows.values_list("pk"))
 
-        Returns how many of them there are.
-        """
-        rows = self.filter(pk__in=ids).order_by("pk")
+    def exists_locked(self) -> bool:
+        """Return whether there is such a row, and keep it as it is until the transaction ends."""
+        rows = self.order_by("pk")
         if connections[self.db].features.has_select_for_update:
             rows = rows.select_for_update()
-        return len(rows.values_list("pk"))
+        return bool(rows.values_list("pk")[:1])
 
     def lane_heads(self, status: str, after: str, limit: int) -> Iterator[tuple[str, int]]:
         """Yield ``(lane, id)`` of the first row of each lane in ``status``, lanes in order.
