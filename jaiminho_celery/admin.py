@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from .exceptions import OutboxError
 from .models import Event
-from .states import EventStatus
 
 HIDDEN = ("body", "signature", "lane", "running_lane", "leased_by", "version")
 
@@ -63,10 +61,5 @@ class EventAdmin(admin.ModelAdmin):
     def _decide(
         self, request: HttpRequest, queryset: Any, decide: Callable[[Event], bool], verb: str
     ) -> None:
-        dead = queryset.filter(status=EventStatus.DEAD).order_by("id")
-        try:
-            done = sum(decide(event) for event in dead)
-        except OutboxError as error:
-            self.message_user(request, str(error), messages.ERROR)
-            return
+        done = sum(decide(event) for event in queryset.dead())
         self.message_user(request, f"{done} events {verb}.")

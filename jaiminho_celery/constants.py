@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+# Characters. They stand here because decorators need them before models can be imported.
+STREAM_LENGTH = 100
+KEY_LENGTH = 200
+NAME_LENGTH = 255
+LANE_LENGTH = 32
+
 
 class PublishStrategyType(StrEnum):
     """When, and in which order, an event is published."""

@@ -70,6 +70,7 @@ class EventLaneFeed(_RunsEvents, LaneFeed):
         self.is_held_by_a_writer = False
 
     def candidate(self) -> Any:
+        self.is_held_by_a_writer = False
         head = self.rows.candidate(self.lane, EventStatus.WAITING)
         while head is not None and not self.barrier.admits(head):
             seen, head = head, self.rows.candidate(self.lane, EventStatus.WAITING)

@@ -18,14 +18,15 @@ from parviraptor_celery.ticks import AbstractTick
 
 from . import kicks
 from .conf import settings
-from .constants import PublishStrategyType
+from .constants import (
+    KEY_LENGTH,
+    LANE_LENGTH,
+    NAME_LENGTH,
+    STREAM_LENGTH,
+    PublishStrategyType,
+)
 from .querysets import EventQuerySet
 from .states import TRANSITIONS, EventStatus
-
-STREAM_LENGTH = 100
-KEY_LENGTH = 200
-NAME_LENGTH = 255
-LANE_LENGTH = 32
 
 
 class Event(FencedRow):
@@ -134,8 +135,7 @@ class Event(FencedRow):
 
     def discard(self) -> bool:
         """Delete the event, fenced: after it was published, or by a person's decision."""
-        fence = self.rows(self.alias).filter(pk=self.pk, status=self.status, attempt=self.attempt)
-        return bool(fence.delete()[0])
+        return bool(self.rows(self.alias).filter(**self._fence(self.status)).delete()[0])
 
     def bury(self, reason: str) -> bool:
         """Make the event a dead letter: kept, visible, and not retried by itself."""
@@ -169,7 +169,7 @@ def backoff(error_count: int) -> timedelta:
 
 
 class Tick(AbstractTick):
-    """When the outbox was last swept and cleaned."""
+    """When the outbox was last swept, and where the next round starts."""
 
     class Meta(AbstractTick.Meta):
         pass

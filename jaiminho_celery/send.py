@@ -12,16 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import registry
-from .constants import PublishStrategyType
+from .constants import NAME_LENGTH, STREAM_LENGTH, PublishStrategyType
 from .exceptions import NameTooLong, NotRegistrable, UnknownAlias, UnknownStrategy
 from .registry import OutboxFunction
 
 # By its path, since models can't be imported before the app registry is ready, and decorators
 # stand in modules that are: celery.py, above all.
 WRITE = "jaiminho_celery.strategies.write"
-
-STREAM_LENGTH = 100
-NAME_LENGTH = 255
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
@@ -89,7 +86,9 @@ def save_to_outbox_stream(
     Raises (at decoration): also UnknownStrategy.
     """
     if not isinstance(stream, str) or len(stream) > STREAM_LENGTH:
-        raise NameTooLong(f"The stream {stream!r} must be a text of 100 characters at most.")
+        raise NameTooLong(
+            f"The stream {stream!r} must be a text of {STREAM_LENGTH} characters at most."
+        )
     strategy = _strategy(overwrite_strategy_with)
     return _decorator(
         stream=stream,

@@ -17,9 +17,9 @@ from parviraptor_celery.leases import worker_identity
 
 from . import barriers, execution, kicks
 from .conf import settings
-from .constants import PublishStrategyType
+from .constants import KEY_LENGTH, LANE_LENGTH, PublishStrategyType
 from .exceptions import NameTooLong
-from .models import KEY_LENGTH, LANE_LENGTH, Event
+from .models import Event
 from .registry import OutboxFunction
 from .serialization import VERSION, dumps, encode_call, encode_key
 from .signing import sign

@@ -36,9 +36,6 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """The waiting rows of a lane, next first."""
         return self._in_lane(lane, self.WAITING)
 
-    def running_in(self, lane: str) -> Self:
-        return self.filter(running_lane=lane)
-
     def expired(self) -> Self:
         """Leased rows whose lease ran out, by the database's clock."""
         return self.filter(status=self.LEASED, lease_until__lt=now()).order_by("id")

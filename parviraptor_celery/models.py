@@ -12,7 +12,7 @@ __all__ = ["AbstractJob", "AbstractJobFactory", "BackoffStrategy", "JobStatus", 
 
 
 class Tick(AbstractTick):
-    """When the queues were last swept and cleaned."""
+    """When the queues were last swept, and where the next round of each starts."""
 
     class Meta(AbstractTick.Meta):
         pass

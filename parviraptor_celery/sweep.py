@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import router
 
 from . import kicks, registry, signals
 from .conf import settings
+from .exceptions import InvalidDependentField
 from .lanes import lane_of
 from .models import AbstractJob, Tick
 from .states import CLAIMABLE, JobStatus
 from .sweeping import heads_behind, next_lanes, rescue_expired
+
+logger = logging.getLogger("parviraptor_celery")
 
 ADOPTED_ROWS = 100
 TICK = "dispatch"
@@ -92,7 +97,11 @@ def adopt(queue: type[AbstractJob], using: str) -> int:
     orphans = queue.rows(using).filter(lane__isnull=True, status__in=CLAIMABLE).order_by("id")
     adopted = 0
     for job in orphans[:ADOPTED_ROWS]:
-        lane = lane_of(job, queue.dependent_fields or [])
+        try:
+            lane = lane_of(job, queue.dependent_fields or [])
+        except (InvalidDependentField, ValidationError) as error:
+            logger.error("%s %s has no lane: %s", queue._meta.label, job.pk, type(error).__name__)
+            continue
         adopted += orphans.filter(pk=job.pk).order_by().update(lane=lane)
     return adopted
 

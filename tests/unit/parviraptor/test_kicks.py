@@ -14,6 +14,7 @@ from celery import Celery
 from django.db import transaction
 
 from parviraptor_celery import kicks, signals, sweep, tasks
+from parviraptor_celery.exceptions import InvalidDependentField
 from parviraptor_celery.models import Tick
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 from tests.unit.conftest import using_celery
@@ -237,6 +238,21 @@ class TestTheSweep:
         assert [sweep.sweep_all(), sweep.sweep_all()] == [True, False]
         assert len(kicked()) == 1
         assert sweep.sweep_all(force=True)
+
+    def test_a_job_that_can_have_no_lane_keeps_no_other_from_getting_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bad, good = LaneJob.objects.create(), LaneJob.objects.create()
+        LaneJob.rows("default").update(lane=None)
+
+        def lane_of(job: LaneJob, names: list[str]) -> str:
+            if job.pk == bad.pk:
+                raise InvalidDependentField("no lane")
+            return "0" * 32
+
+        monkeypatch.setattr(sweep, "lane_of", lane_of)
+        sweep.sweep_all()
+        assert (reloaded(bad).lane, reloaded(good).lane) == (None, "0" * 32)
 
     def test_is_done_again_when_its_time_has_come(self) -> None:
         assert sweep.sweep_all()
