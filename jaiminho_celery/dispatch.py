@@ -85,4 +85,4 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
 
     def candidates(self) -> list[tuple[Any, int]]:
         # An event that kills its worker must not take the same neighbours along each time.
-        return [(self.rows.ready(), self.batch), (self.rows.ready_again(), 1)]
+        return [(self.rows.ready().filter(error_count=0), self.batch), (self.rows.ready(), 1)]

@@ -19,6 +19,7 @@ from parviraptor_celery.ticks import AbstractTick
 from . import kicks
 from .conf import settings
 from .constants import (
+    FINGERPRINT_LENGTH,
     KEY_LENGTH,
     LANE_LENGTH,
     NAME_LENGTH,
@@ -55,9 +56,10 @@ class Event(FencedRow):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     modified_at = models.DateTimeField(default=timezone.now, editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
-    run_after = models.DateTimeField(null=True, blank=True)
+    run_after = models.DateTimeField(null=True, blank=True, default=timezone.now)
     error_count = models.PositiveIntegerField(default=0)
     error_message = models.TextField(blank=True, default="")
+    fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, blank=True, default="")
     lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
     running_lane = models.CharField(  # noqa: DJ001
         max_length=LANE_LENGTH, null=True, unique=True, editable=False
@@ -72,6 +74,7 @@ class Event(FencedRow):
         ordering = ("id",)
         indexes: ClassVar[list[models.Index]] = [
             StatusIndex(fields=["lane", "id"], status=EventStatus.WAITING),
+            StatusIndex(fields=["run_after", "id"], status=EventStatus.WAITING, without_lane=True),
             StatusIndex(fields=["lane", "id"], status=EventStatus.DEAD, partial_only=True),
             StatusIndex(fields=["id"], status=EventStatus.PUBLISHING),
             StatusIndex(fields=["sent_at"], status=EventStatus.SENT),
@@ -87,6 +90,13 @@ class Event(FencedRow):
                     ~Q(status=EventStatus.PUBLISHING)
                     & Q(lease_until__isnull=True, running_lane__isnull=True)
                 ),
+            ),
+            # What keeps no order is found by its due time, which it therefore has to have.
+            models.CheckConstraint(
+                name="jaiminho_celery_event_due",
+                condition=~Q(status=EventStatus.WAITING)
+                | Q(lane__isnull=False)
+                | Q(run_after__isnull=False),
             ),
             models.CheckConstraint(
                 name="jaiminho_celery_event_sent",
@@ -115,8 +125,8 @@ class Event(FencedRow):
         return self.renew()
 
     def put_back(self, **columns: Any) -> bool:
-        """Let the event wait for the relay; by itself this counts nothing."""
-        return self.rest(EventStatus.WAITING, **columns)
+        """Let the event wait for the relay, due at once; by itself this counts nothing."""
+        return self.rest(EventStatus.WAITING, **{"run_after": now(), **columns})
 
     def rescue(self) -> bool:
         """Put an event back whose lease ran out.
@@ -144,7 +154,7 @@ class Event(FencedRow):
     def replay(self) -> bool:
         """Let a dead letter wait for the relay again, in its old place."""
         self.expect(EventStatus.DEAD, "replayed")
-        return self._decide(EventStatus.WAITING, run_after=None, error_count=0)
+        return self._decide(EventStatus.WAITING, run_after=now(), error_count=0)
 
     def skip(self) -> bool:
         """Set a dead letter aside, so that its lane goes on."""

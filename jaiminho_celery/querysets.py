@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db.models import OuterRef
 
+from parviraptor_celery.clock import now
 from parviraptor_celery.leased import LeasedQuerySet
 
 from .states import EventStatus
@@ -26,15 +27,9 @@ class EventQuerySet(LeasedQuerySet):
         return self.exclude(status__in=(EventStatus.SENT, EventStatus.SKIPPED))
 
     def ready(self) -> EventQuerySet:
-        """Unordered events that the relay publishes next."""
-        return self._unordered().filter(error_count=0).order_by("lane", "id")
-
-    def ready_again(self) -> EventQuerySet:
-        """Unordered events that failed before, those first that have been due for longest."""
-        return self._unordered().filter(error_count__gt=0).order_by("run_after", "id")
-
-    def _unordered(self) -> EventQuerySet:
-        return self.waiting().due().filter(lane__isnull=True)
+        """Unordered events that are due: those first that have been for longest."""
+        without_lane = self.waiting().filter(lane__isnull=True)
+        return without_lane.filter(run_after__lte=now()).order_by("run_after", "id")
 
     def dead(self) -> EventQuerySet:
         return self.filter(status=EventStatus.DEAD).order_by("id")

@@ -70,6 +70,7 @@ def _compose(function: OutboxFunction, args: tuple[Any, ...], kwargs: Mapping[st
 
 def _insert_in_order(event: Event, alias: str) -> None:
     event.lane = lane_of(event.stream, event.key)
+    event.run_after = None  # at its turn: this process's clock has no say in it
     with transaction.atomic(using=alias, savepoint=False):
         barriers.enter(event.lane, alias)
         event.save(using=alias, force_insert=True)

@@ -17,17 +17,26 @@ class StatusIndex(Index):
     PostgreSQL and SQLite get a partial index: it stays small however many finished rows the
     table keeps. MySQL and MariaDB have none of these, and get the status as first column;
     there one such index serves every status, so the others (``partial_only``) are left out.
+    ``without_lane`` keeps the rows that belong to no lane.
 
     >>> StatusIndex(fields=["lane", "id"], status="NEW")
+    >>> StatusIndex(fields=["run_after", "id"], status="NEW", without_lane=True)
     """
 
     suffix = "sti"
 
     def __init__(
-        self, *, fields: Any = (), status: str, partial_only: bool = False, **kwargs: Any
+        self,
+        *,
+        fields: Any = (),
+        status: str,
+        partial_only: bool = False,
+        without_lane: bool = False,
+        **kwargs: Any,
     ) -> None:
         self.status = str(status)
         self.partial_only = partial_only
+        self.without_lane = without_lane
         super().__init__(fields=fields, **kwargs)
 
     def deconstruct(self) -> Any:
@@ -35,6 +44,8 @@ class StatusIndex(Index):
         kwargs["status"] = self.status
         if self.partial_only:
             kwargs["partial_only"] = True
+        if self.without_lane:
+            kwargs["without_lane"] = True
         return path, args, kwargs
 
     def set_name_with_model(self, model: type[models.Model]) -> None:
@@ -46,17 +57,22 @@ class StatusIndex(Index):
 
     def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
         if schema_editor.connection.features.supports_partial_indexes:
-            kept = Index(fields=self.fields, name=self.name, condition=Q(status=self.status))
+            kept = Index(fields=self.fields, name=self.name, condition=self._condition())
             return kept.create_sql(model, schema_editor, using, **kwargs)
         if self.partial_only:
             return "DO 0"  # valid, and does nothing
-        full = Index(fields=["status", *self.fields], name=self.name)
+        leading = ["status", "lane"] if self.without_lane else ["status"]
+        full = Index(fields=[*leading, *self.fields], name=self.name)
         return full.create_sql(model, schema_editor, using, **kwargs)
 
     def remove_sql(self, model: Any, schema_editor: Any, **kwargs: Any) -> Any:
         if self.partial_only and not schema_editor.connection.features.supports_partial_indexes:
             return "DO 0"
         return super().remove_sql(model, schema_editor, **kwargs)
+
+    def _condition(self) -> Q:
+        condition = Q(status=self.status)
+        return condition & Q(lane__isnull=True) if self.without_lane else condition
 
 
 def _column(model: type[models.Model], name: str) -> str:

@@ -117,7 +117,7 @@ def test_an_event_whose_error_no_database_stores_is_counted_and_waits(
 
     publish(1)
     assert [(event.status, event.error_count) for event in Event.rows(using)] == [("WAITING", 1)]
-    Event.rows(using).update(run_after=None)
+    Event.rows(using).update(run_after=timezone.now() - timedelta(seconds=1))
     relay.relay_here(using, Budget(rows=1, seconds=60))
 
     event = Event.rows(using).get()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+
+from django.utils import timezone
 
 from jaiminho_celery import sweep
 from jaiminho_celery.models import Event
@@ -22,7 +25,7 @@ def relay_one() -> int:
 
 def let_be_due() -> None:
     """Let the pauses of all events be over, and free those whose hook never ran."""
-    Event.rows("default").update(run_after=None)
+    Event.rows("default").update(run_after=timezone.now() - timedelta(seconds=1))
     hanging = Event.rows("default").filter(status=EventStatus.PUBLISHING)
     hanging.update(status=EventStatus.WAITING, lease_until=None, running_lane=None)
 

@@ -179,7 +179,7 @@ class TestADeadLetter:
         getattr(outbox, name)(1)
         relay()
         event = only()
-        assert (event.status, event.error_count, event.run_after) == ("DEAD", 1, None)
+        assert (event.status, event.error_count) == ("DEAD", 1)
         assert event.error_message == f"{error.__name__}: never"
 
     def test_is_never_tried_by_itself_nor_cleaned(self, outbox: Any, settings: Any) -> None:
