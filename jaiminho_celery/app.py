@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery
 
-from .messages import Capture, publish
+from .messages import Capture, enqueue
 
 
 class OutboxCelery(Celery):
@@ -45,7 +45,7 @@ class OutboxCelery(Celery):
                 return super().send_task(name, *args, **options)
         capture = Capture(self.connection_for_write())
         result = super().send_task(name, *args, **{**options, "producer": capture})
-        publish(capture.messages)
+        enqueue(capture.messages)
         return result
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
@@ -63,7 +63,7 @@ class OutboxCelery(Celery):
         capture = Capture(self.connection_for_write())
         yield capture
         if capture.messages:  # published by it itself, rather than handed on to send_task()
-            publish(capture.messages)
+            enqueue(capture.messages)
 
     @contextmanager
     def _sending_directly(self) -> Iterator[None]:

@@ -54,6 +54,12 @@ def _callable(value: object) -> str | None:
     return "must be None, a callable, or the dotted path of one"
 
 
+def _positive_or_none(value: object) -> str | None:
+    return (
+        None if value is None or positive(value) is None else "must be a number above zero, or None"
+    )
+
+
 def _load(value: object) -> object:
     """Return what a dotted path of the user's settings names, or ``value`` itself."""
     if not isinstance(value, str):
@@ -88,6 +94,8 @@ class JaiminhoSettings(AppSettings):
     BACKOFF_CAP_SECONDS = Setting[float](600, positive)
     RELAY_ROWS = Setting[int](500, positive_integer)
     RELAY_SECONDS = Setting[float](2, positive)
+    PUBLISH_IN_BACKGROUND = Setting[bool](True, boolean)
+    PARK_BEYOND_SECONDS = Setting[float | None](600, _positive_or_none)
     SWEEP_LANES = Setting[int](2000, positive_integer)
     CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer)
     DATABASES = Setting[list[str] | None](None, aliases)

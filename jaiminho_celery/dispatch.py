@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from parviraptor_celery.drains import Budget, Report, drain, drain_lanes
 from parviraptor_celery.feeds import LaneFeed, PoolFeed
 
-from . import execution
+from . import batches, execution, registry
 from .barriers import Barrier
+from .batches import BatchRun
 from .conf import settings
 from .execution import Run
 from .models import Event
 from .states import EventStatus
 
 POOL_BATCH = 10
+MESSAGE_BATCH = 500
 WRITER_PAUSE = timedelta(seconds=1)
 
 
@@ -81,8 +84,65 @@ class EventLaneFeed(_RunsEvents, LaneFeed):
 
 
 class EventPoolFeed(_RunsEvents, PoolFeed):
-    """The events without order whose hook failed or died."""
+    """The events without order whose hook failed or died, and those that are due at last.
 
-    def candidates(self) -> list[tuple[Any, int]]:
-        # An event that kills its worker must not take the same neighbours along each time.
-        return [(self.rows.ready().filter(error_count=0), self.batch), (self.rows.ready(), 1)]
+    Goes through them by their due time. Those of one function that publishes many at a time form
+    a batch; of others a few are leased at once and published one by one; one that failed before
+    is leased alone, since it may be what kills its workers.
+    """
+
+    def __init__(self, rows: Any, batch: int) -> None:
+        super().__init__(rows, batch)
+        self.look = batch
+        self.floor: datetime | None = None
+        """Nothing that is due before this is left, so far as we know."""
+
+    def run(self, row: Any) -> Any:
+        if isinstance(row, list):
+            return batches.run(row, self.using, by_relay=True)
+        return super().run(row)
+
+    def settle(self, run: Any, *, claim_next: bool) -> Any:
+        if isinstance(run, BatchRun):
+            run.settle()
+            return None
+        return super().settle(run, claim_next=claim_next)
+
+    def announce(self, run: Any, report: Report) -> None:
+        for one in run.runs if isinstance(run, BatchRun) else [run]:
+            super().announce(one, report)
+
+    def take_next(self) -> Any:
+        if self.claimed and registry.goes_by_the_batch(self.claimed[0].name):
+            batch, self.claimed = self.claimed, []
+            return batch
+        return super().take_next()
+
+    def choose(self) -> list[Event]:
+        """Return events to lease: the first that is due, and what goes with it.
+
+        Behind what was published there are dead entries in the index, which each look from the
+        start would have to pass; so this one goes on where the last one was.
+        """
+        rows = self.rows.ready()
+        if self.floor is not None:
+            rows = rows.filter(run_after__gte=self.floor)
+        found = list(rows.unlocked()[: self.look])
+        if not found:
+            is_done, self.floor = self.floor is None, None
+            return [] if is_done else self.choose()
+        self.floor = found[0].run_after
+        return self._together_with_first(found)
+
+    def _together_with_first(self, found: list[Event]) -> list[Event]:
+        first = found[0]
+        if registry.goes_by_the_batch(first.name):
+            self.look = MESSAGE_BATCH
+            return [event for event in found if event.name == first.name]
+        self.look = self.batch
+        if first.error_count:
+            return [first]
+        return list(takewhile(self._may_go_along, found[: self.batch]))
+
+    def _may_go_along(self, event: Event) -> bool:
+        return not (event.error_count or registry.goes_by_the_batch(event.name))

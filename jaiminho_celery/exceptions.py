@@ -49,3 +49,14 @@ class BadEventSignature(OutboxError):
 
 class UnreadableEvent(OutboxError):
     """The row's body is not what this version of the outbox writes."""
+
+
+class NotRouted(OutboxError):
+    """The broker took a message and found no queue for it."""
+
+
+class NotNow(OutboxError):
+    """What takes the events is away as a whole; none of them is to blame, or counts an error.
+
+    Raised ``from`` the error that showed it.
+    """

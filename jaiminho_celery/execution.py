@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
+from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now
 from parviraptor_celery.database import restore_autocommit
 from parviraptor_celery.leases import heartbeat
@@ -15,8 +16,9 @@ from parviraptor_celery.texts import describe
 
 from . import registry, signals
 from .conf import settings
-from .exceptions import BadEventSignature, UnknownFunction, UnreadableEvent
+from .exceptions import BadEventSignature, NotNow, UnknownFunction, UnreadableEvent
 from .models import Event, backoff
+from .registry import Call, OutboxFunction
 from .serialization import decode_call
 from .signing import verify
 from .states import EventStatus
@@ -64,6 +66,17 @@ class Failed(Outcome):
 
 
 @dataclass(frozen=True)
+class Postponed(Outcome):
+    """The other side is away as a whole: waits without counting an error."""
+
+    error: Exception
+
+    @property
+    def summary(self) -> str:
+        return "is to be tried again when the broker is back"
+
+
+@dataclass(frozen=True)
 class Dead(Outcome):
     """The event can't be published as it is."""
 
@@ -91,6 +104,7 @@ class Run:
     seen: int | None = None
     """The error count before this attempt."""
 
+    size: ClassVar[int] = 1
     pauses_pool = False
 
     @property
@@ -135,12 +149,16 @@ def run(event: Event, *, by_relay: bool) -> Run:
     """Publish a leased event, renewing its lease; what the function raises becomes an outcome."""
     attempt = Run(event, Published(), by_relay, payload={})
     with heartbeat.keep(event.keep_lease, settings.LEASE_SECONDS):
-        attempt.outcome = _publish(attempt)
+        _publish(attempt)
         restore_autocommit()
     return attempt
 
 
-def _publish(attempt: Run) -> Outcome:
+def opened(attempt: Run) -> tuple[OutboxFunction, Call] | None:
+    """Return the function and the arguments of an event, or None and why not as the outcome.
+
+    The signature is verified before anything else of the row is used.
+    """
     event = attempt.row
     try:
         if settings.VERIFY_EVENTS_SIGNATURE:
@@ -148,27 +166,58 @@ def _publish(attempt: Run) -> Outcome:
         function = registry.find(event.name)
         args, kwargs = decode_call(event.body, event.version)
     except UnknownFunction:
-        return Unknown()
+        attempt.outcome = Unknown()
+        return None
     except (BadEventSignature, UnreadableEvent) as error:
-        return Dead(describe(error), error)
+        attempt.outcome = Dead(describe(error), error)
+        return None
     attempt.sender, attempt.payload = function.func, args[0] if args else {}
+    return function, (args, kwargs)
+
+
+def outcome_of(error: Exception | None) -> Outcome:
+    """Return the outcome of a call that raised ``error``, or of one that didn't (None)."""
+    if error is None:
+        return Published()
+    if isinstance(error, NotNow):
+        return Postponed(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    if isinstance(error, settings.non_retryable()):
+        return Dead(describe(error, with_type=True), error)
+    return Failed(error)
+
+
+def pause_of_all() -> timedelta:
+    """Return a random pause of up to one round of the relay, for what waits for the broker."""
+    interval = settings.RELAY_INTERVAL_SECONDS
+    return full_jitter(0, base_seconds=interval, cap_seconds=interval)
+
+
+def postponement(error: Exception, pause: timedelta) -> dict[str, Any]:
+    """Return the columns of an event that waits for the broker."""
+    return {"run_after": from_now(pause), "error_message": describe(error, with_type=True)}
+
+
+def _publish(attempt: Run) -> None:
+    if (found := opened(attempt)) is None:
+        return
+    function, (args, kwargs) = found
     try:
         function.func(*args, **kwargs)
-    except settings.non_retryable() as error:
-        return Dead(describe(error, with_type=True), error)
     except Exception as error:
-        return Failed(error)
-    return Published()
+        attempt.outcome = outcome_of(error)
 
 
 def _transition(attempt: Run) -> bool:
     event = attempt.row
     match attempt.outcome:
         case Published():
-            return event.mark_sent() if _is_kept(attempt) else event.discard()
+            return event.mark_sent() if is_kept(attempt) else event.discard()
         case Unknown():
             attempt.pause = timedelta(seconds=settings.RELAY_INTERVAL_SECONDS)
             return event.put_back(run_after=from_now(attempt.pause))
+        case Postponed(error=error):
+            attempt.pause = pause_of_all()
+            return event.put_back(**postponement(error, attempt.pause))
         case Failed(error=error):
             attempt.pause = backoff(event.error_count)
             return event.put_back(
@@ -181,7 +230,7 @@ def _transition(attempt: Run) -> bool:
     raise AssertionError(f"no transition for {attempt.outcome!r}")
 
 
-def _is_kept(attempt: Run) -> bool:
+def is_kept(attempt: Run) -> bool:
     if attempt.by_relay:
         return not settings.DELETE_AFTER_SEND
     return settings.PERSIST_ALL_EVENTS
@@ -193,9 +242,9 @@ def _signal_for(attempt: Run) -> Any:
             return signals.event_published
         case Published(), True:
             return signals.event_published_by_events_relay
-        case Failed(), False:
+        case Failed() | Postponed(), False:
             return signals.event_failed_to_publish
-        case Failed(), True:
+        case Failed() | Postponed(), True:
             return signals.event_failed_to_publish_by_events_relay
         case Dead(), False:
             return signals.event_permanently_failed

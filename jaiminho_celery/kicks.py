@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from parviraptor_celery import broker
+from parviraptor_celery.conf import settings
 from parviraptor_celery.kicks import KickAfterCommit, spread
 
 if TYPE_CHECKING:
@@ -12,10 +15,26 @@ if TYPE_CHECKING:
 
 RELAY = "jaiminho_celery.relay_events"
 
+_asked_for: dict[str, float] = {}
+"""When the relay was last asked to come, by database (monotonic seconds)."""
+
 
 def on_commit(event: Event, using: str) -> None:
     """Nudge the relay about ``event`` once its transaction has committed."""
     KickAfterCommit.register(event, using, lambda: send(using, [event.lane or ""]))
+
+
+def later(using: str, pause: timedelta) -> None:
+    """Let the relay look at the unordered events of ``using`` in ``pause``.
+
+    A process asks once for what fails in a row: earlier requests that are still to come will do.
+    """
+    seconds = min(pause.total_seconds(), settings.RETRY_COUNTDOWN_CAP_SECONDS)
+    due, now = time.monotonic() + seconds, time.monotonic()
+    if now < _asked_for.get(using, 0.0) <= due:
+        return
+    _asked_for[using] = due
+    broker.kick(RELAY, countdown=seconds, using=using)
 
 
 def send(using: str, lanes: list[str]) -> None:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
+from django.utils import timezone
+from django.utils.module_loading import import_string
 from kombu import Producer
 
 from parviraptor_celery import broker
 
+from . import registry, wire
+from .conf import settings
 from .constants import PublishStrategyType
-from .send import save_to_outbox_stream
+from .exceptions import NotNow
+from .registry import Call, OutboxFunction
+from .send import WRITE
+from .wire import Message
 
 STREAM = "celery"
 NAME = "celery.message"
+PARKED_ROUNDS = 2
+"""So many rounds of the relay before it is due, a parked message goes to the broker."""
 
 
 class Capture(Producer):
@@ -80,27 +92,71 @@ class Capture(Producer):
         )
 
 
-@save_to_outbox_stream(STREAM, PublishStrategyType.PUBLISH_ON_COMMIT, name=NAME)
-def publish(messages: list[dict[str, Any]]) -> None:
-    """Put frozen messages on the wire, confirmed where the broker can."""
-    app = broker.this_app()
-    with broker.producing(app, confirmed=True) as producer:
-        for message in messages:
-            _publish(app, producer, dict(message))
+def publish(messages: list[Message]) -> None:
+    """Put the frozen messages of one event on the wire."""
+    (error,) = publish_many([([messages], {})])
+    if error is not None:
+        raise error
 
 
-def _publish(app: Any, producer: Producer, message: dict[str, Any]) -> None:
-    known = app.amqp.queues
-    names, properties = message.pop("queues"), message.pop("properties")
-    if message["expiration"] is not None:
-        message["expiration"] = _time_left(message)
-    declare = [known[name] for name in names if name in known or known.create_missing]
-    producer.publish(**message, **properties, declare=declare, retry=False)
+def publish_many(calls: list[Call]) -> list[Exception | None]:
+    """Put the frozen messages of many events on the wire; return what went wrong with each."""
+    messages = [message for (batch, *_), _ in calls for message in batch]
+    errors = iter(wire.send(broker.this_app(), messages))
+    return [_first(islice(errors, len(batch))) for (batch, *_), _ in calls]
 
 
-def _time_left(message: dict[str, Any]) -> float:
-    """Return the seconds until the message expires: the broker counts from the publish."""
-    expires = message["headers"].get("expires")
-    if not expires:
-        return float(message["expiration"])
-    return max(0.0, (datetime.fromisoformat(expires) - datetime.now(UTC)).total_seconds())
+def enqueue(messages: list[Message], using: str | None = None) -> None:
+    """Write messages that belong together as one event, in the caller's transaction.
+
+    A task that is due only beyond PARK_BEYOND_SECONDS stays in the database until shortly before:
+    no worker holds it, and no visibility timeout delivers it again and again meanwhile
+    (celery#2481, celery#5935).
+
+    Args:
+        using: the database; by default where the router writes ``Event``.
+
+    Raises:
+        PayloadTooLarge, NotSerializable: before anything is written.
+    """
+    function = FUNCTION if using is None else replace(FUNCTION, using=using)
+    import_string(WRITE)(function, (messages,), {}, run_after=_parked_until(messages))
+
+
+def _first(errors: Iterator[Exception | None]) -> Exception | None:
+    """Return the first error of an event's messages; that of an absent broker as ``NotNow``."""
+    found = [error for error in errors if error is not None]
+    if not found or not isinstance(found[0], broker.FAILURES):
+        return found[0] if found else None
+    away = NotNow(f"the broker is away ({type(found[0]).__name__})")
+    away.__cause__ = found[0]
+    return away
+
+
+def _parked_until(messages: list[Message]) -> datetime | None:
+    """Return when messages that are due far ahead go to the broker; None means now."""
+    horizon = settings.PARK_BEYOND_SECONDS
+    if horizon is None or any(_is_delayed_by_broker(message) for message in messages):
+        return None
+    etas = [eta for message in messages if (eta := message["headers"].get("eta"))]
+    if not etas:
+        return None
+    due = min(datetime.fromisoformat(eta) for eta in etas)
+    if due - timezone.now() <= timedelta(seconds=horizon):
+        return None
+    return due - timedelta(seconds=min(horizon, PARKED_ROUNDS * settings.RELAY_INTERVAL_SECONDS))
+
+
+def _is_delayed_by_broker(message: Message) -> bool:
+    """Return whether the routing key says how long the broker keeps the message from now on."""
+    return "celery_delayed_" in message["exchange"]
+
+
+FUNCTION = OutboxFunction(
+    func=publish,
+    name=NAME,
+    stream=STREAM,
+    strategy=PublishStrategyType.PUBLISH_ON_COMMIT.value,
+    publish_many=publish_many,
+)
+registry.register(FUNCTION)

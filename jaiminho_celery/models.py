@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from django.utils import timezone
 
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
-from parviraptor_celery.fencing import FencedRow
+from parviraptor_celery.fencing import AT_REST, FencedRow
 from parviraptor_celery.indexes import StatusIndex
 from parviraptor_celery.ticks import AbstractTick
 
@@ -147,6 +148,34 @@ class Event(FencedRow):
         """Delete the event, fenced: after it was published, or by a person's decision."""
         return bool(self.rows(self.alias).filter(**self._fence(self.status)).delete()[0])
 
+    @classmethod
+    def keep_leases(cls, events: list[Event], using: str) -> bool:
+        """Renew the leases of a batch for a heartbeat; False when all of them are lost."""
+        lease = {"lease_until": from_now(cls.lease_seconds())}
+        return sum(rows.update(**lease) for rows, _ in cls.held_together(events, using)) > 0
+
+    @classmethod
+    def settle_together(
+        cls, events: list[Event], using: str, columns: Mapping[str, Any] | None
+    ) -> bool:
+        """End the leases of a batch in one transaction: write ``columns``, or delete (None).
+
+        All or nothing: False, and nothing is written, if one of the events was no longer ours.
+        """
+        try:
+            with transaction.atomic(using=using):
+                for rows, expected in cls.held_together(events, using):
+                    done = rows.delete()[0] if columns is None else cls._rest_all(rows, columns)
+                    if done != expected:
+                        raise _LeaseLost
+        except _LeaseLost:
+            return False
+        return True
+
+    @classmethod
+    def _rest_all(cls, rows: EventQuerySet, columns: Mapping[str, Any]) -> int:
+        return rows.update(**{**AT_REST, "modified_at": now(), **columns})
+
     def bury(self, reason: str) -> bool:
         """Make the event a dead letter: kept, visible, and not retried by itself."""
         return self.rest(EventStatus.DEAD, error_message=reason, error_count=self.error_count + 1)
@@ -167,6 +196,10 @@ class Event(FencedRow):
             if self.lane is not None:
                 kicks.on_commit(self, self.alias)
             return self.move(to, **columns)
+
+
+class _LeaseLost(Exception):
+    """Rolls a transaction back."""
 
 
 def backoff(error_count: int) -> timedelta:

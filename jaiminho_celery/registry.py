@@ -20,6 +20,11 @@ from .exceptions import NameTaken, NotRegistrable, UnknownFunction, UnknownStrea
 
 logger = logging.getLogger("jaiminho_celery")
 
+Call = tuple[list[Any], dict[str, Any]]
+"""The positional and the keyword arguments of a call."""
+
+PublishMany = Callable[[list[Call]], list[Exception | None]]
+
 
 @dataclass(frozen=True)
 class OutboxFunction:
@@ -33,6 +38,8 @@ class OutboxFunction:
     encoder: type[JSONEncoder] | None = None
     key: Callable[..., Any] | None = None
     aliases: tuple[str, ...] = field(default=())
+    publish_many: PublishMany | None = None
+    """Makes many calls at once, and returns what each raised; such events go by the batch."""
 
     @property
     def effective_strategy(self) -> str:
@@ -109,6 +116,12 @@ def find(name: str) -> OutboxFunction:
 def all_functions() -> list[OutboxFunction]:
     """Return every decorated function of this process."""
     return sorted(set(_functions.values()), key=lambda function: function.name)
+
+
+def goes_by_the_batch(name: str) -> bool:
+    """Return whether events of this name are published many at a time."""
+    function = _functions.get(name)
+    return function is not None and function.publish_many is not None
 
 
 def known_streams() -> list[str]:

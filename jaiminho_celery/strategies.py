@@ -6,16 +6,15 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import connections, router, transaction
 
 from parviraptor_celery.clock import from_now
-from parviraptor_celery.database import alone
-from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.leases import worker_identity
 
-from . import barriers, execution, kicks
+from . import barriers, hooks, kicks
 from .conf import settings
 from .constants import KEY_LENGTH, LANE_LENGTH, PublishStrategyType
 from .exceptions import NameTooLong
@@ -28,8 +27,16 @@ from .states import EventStatus
 logger = logging.getLogger("jaiminho_celery")
 
 
-def write(function: OutboxFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Event:
+def write(
+    function: OutboxFunction,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    run_after: datetime | None = None,
+) -> Event:
     """Write a call of ``function`` into the outbox, in the caller's transaction.
+
+    With ``run_after`` an event without order waits for the relay until then.
 
     Raises:
         NotSerializable, PayloadTooLarge, NameTooLong: before anything is written.
@@ -39,6 +46,9 @@ def write(function: OutboxFunction, args: tuple[Any, ...], kwargs: Mapping[str, 
     _warn_if_another_alias_is_in_a_transaction(alias, function)
     if function.effective_strategy == PublishStrategyType.KEEP_ORDER:
         _insert_in_order(event, alias)
+    elif run_after is not None:
+        event.run_after = run_after
+        event.save(using=alias, force_insert=True)
     else:
         _insert_leased(event, alias)
     return event
@@ -85,25 +95,7 @@ def _insert_leased(event: Event, alias: str) -> None:
     event.lease_until = from_now(settings.LEASE_SECONDS)
     leased_at = time.monotonic()
     event.save(using=alias, force_insert=True)
-
-    def publish() -> None:
-        _publish_after_commit(event, leased_at)
-
-    transaction.on_commit(publish, using=alias, robust=True)
-
-
-def _publish_after_commit(event: Event, leased_at: float) -> None:
-    """Run the hook of one event.
-
-    After a long transaction, or slow hooks before this one, the lease may have run out and the
-    relay may have the event: the hook first has to win it again.
-    """
-    is_late = time.monotonic() - leased_at > settings.LEASE_SECONDS / 2
-    if is_late and not alone(event.alias, event.renew):
-        return
-    run = execution.run(event, by_relay=False)
-    settle_alone(run, event.alias)
-    run.announce()
+    hooks.on_commit(event, leased_at)
 
 
 def _warn_if_another_alias_is_in_a_transaction(alias: str, function: OutboxFunction) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Task, shared_task
-from celery.signals import worker_ready
+from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown
 
 from parviraptor_celery import broker, worker
 from parviraptor_celery.retries import retry_when_due
 
-from . import cleanup, dispatch, kicks, sweep
+from . import cleanup, dispatch, hooks, kicks, sweep
 from .conf import settings
 
 WRITER_RETRIES = 10
@@ -26,13 +26,17 @@ def relay_events(
 ) -> int:
     """Publish what is due; return the number of events tried.
 
-    A nudge names a database and lanes; beat names nothing, and gets a sweep of everything.
+    A nudge names a database and lanes (none: what keeps no order); beat names nothing, and gets a
+    sweep of everything.
     """
-    if using is None or lanes is None:
+    if using is None:
         return _sweep(force)
-    patient = self.request.retries < WRITER_RETRIES
-    report = dispatch.relay_lanes(using, lanes, dispatch.nudge_budget(), await_writers=patient)
-    if report.left_over:
+    if not lanes:
+        report = dispatch.relay_pool(using, dispatch.nudge_budget())
+    else:
+        patient = self.request.retries < WRITER_RETRIES
+        report = dispatch.relay_lanes(using, lanes, dispatch.nudge_budget(), await_writers=patient)
+    if report.left_over or (report.is_exhausted and not lanes):
         broker.kick(kicks.RELAY, using=using, lanes=report.left_over)
     retry_when_due(self, report, using=using)
     return report.rows
@@ -46,8 +50,11 @@ def clean_events() -> int:
 
 def _sweep(force: bool) -> int:
     reports = sweep.sweep_all(dispatch.nudge_budget(), force=force)
-    if any(report.is_exhausted for _, report in reports):
-        broker.kick(kicks.RELAY, force=True)
+    for using, report in reports:
+        if report.is_exhausted:
+            broker.kick(kicks.RELAY, using=using)
+        elif report.pauses:
+            kicks.later(using, min(report.pauses.values()))
     return sum(report.rows for _, report in reports)
 
 
@@ -55,3 +62,10 @@ def _sweep(force: bool) -> int:
 def sweep_without_beat(sender: Any, **_: Any) -> None:
     """Let the worker's own timer ask for sweeps, should beat be late or missing."""
     worker.ask_regularly(sender, kicks.RELAY, settings.RELAY_INTERVAL_SECONDS)
+
+
+@worker_process_shutdown.connect(dispatch_uid="jaiminho_celery.flush_child")
+@worker_shutdown.connect(dispatch_uid="jaiminho_celery.flush")
+def flush(**_: Any) -> None:
+    """Publish what the last tasks have sent: a prefork child ends without its exit handlers."""
+    hooks.flush()

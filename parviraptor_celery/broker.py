@@ -10,22 +10,29 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from celery import Celery, current_app
-from kombu import Producer, pools
+from kombu import Connection, exceptions
 from kombu.exceptions import OperationalError
 
 from . import signals
 from .conf import settings
 
-FAILURES = (OperationalError, OSError)
+T = TypeVar("T")
+
+# BatchPublishError came with kombu 5.7.
+FAILURES: tuple[type[Exception], ...] = (
+    OperationalError,
+    OSError,
+    getattr(exceptions, "BatchPublishError", OperationalError),
+)
+"""What says that the broker is away, as opposed to that a message is wrong."""
 
 _open_until: dict[int, float] = {}
-_connections: WeakKeyDictionary[Celery, dict[tuple[object, ...], Any]] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[Celery, dict[tuple[object, ...], Any]] = WeakKeyDictionary()
 _eager = threading.local()
 
 
@@ -33,8 +40,10 @@ class BrokerAway(OperationalError):
     """The broker failed a moment ago; it is left alone for a few seconds."""
 
 
-def kick(task: str, **kwargs: Any) -> bool:
+def kick(task: str, *, countdown: float | None = None, **kwargs: Any) -> bool:
     """Publish ``task`` with ``kwargs`` (names and ids only); return whether that worked.
+
+    It runs after ``countdown`` seconds, or at once.
 
     Under ``task_always_eager`` the task runs at once, in this thread; kicks that it sends in
     its turn run after it, not inside it, so a chain of jobs can't exhaust the stack.
@@ -44,8 +53,7 @@ def kick(task: str, **kwargs: Any) -> bool:
         _run_eagerly(app, task, kwargs)
         return True
     try:
-        with producing(app) as producer:
-            app.send_task(task, kwargs=kwargs, producer=producer, retry=False, ignore_result=True)
+        use(app, lambda connection: _send(app, connection, task, kwargs, countdown))
     except BrokerAway:
         return False
     except FAILURES as error:
@@ -60,24 +68,31 @@ def this_app() -> Celery:
     return app
 
 
-@contextmanager
-def producing(app: Celery, *, confirmed: bool = False) -> Iterator[Producer]:
-    """Yield a producer with short timeouts; a failure inside the block opens the breaker.
+def use(app: Celery, action: Callable[[Connection], T]) -> T:
+    """Call ``action`` with a connection that has short timeouts; a failure opens the breaker.
 
-    With ``confirmed`` RabbitMQ has to confirm each message (without, it may lose one silently:
-    celery#5410).
+    A pooled connection that had died unnoticed (the broker was restarted, a firewall forgot it)
+    is replaced and ``action`` called again, once: so it must be safe to repeat.
 
     Raises:
         BrokerAway: the breaker is open; nothing was tried.
+        OperationalError, OSError: the broker failed.
     """
-    if time.monotonic() < _open_until.get(os.getpid(), 0):
-        raise BrokerAway("the broker failed a moment ago")
+    _refuse_while_broken()
     try:
-        with pools.producers[_connection(app, confirmed)].acquire(block=True) as producer:
-            yield producer
+        with _pool(app).acquire(block=True) as connection:
+            _refuse_while_broken()  # another thread may have found out while we waited
+            return _with_a_living(connection, action)
+    except BrokerAway:
+        raise
     except FAILURES:
         _open_until[os.getpid()] = time.monotonic() + settings.BROKER_BREAKER_SECONDS
         raise
+
+
+def seconds_until_tried() -> float:
+    """Return for how long the broker is still left alone, in seconds; 0 if it is not."""
+    return max(0.0, _open_until.get(os.getpid(), 0.0) - time.monotonic())
 
 
 def close_breaker() -> None:
@@ -85,17 +100,58 @@ def close_breaker() -> None:
     _open_until.clear()
 
 
-def _connection(app: Celery, confirmed: bool) -> Any:
-    """Return this process's connection with short timeouts."""
+def _refuse_while_broken() -> None:
+    if seconds_until_tried():
+        raise BrokerAway("the broker failed a moment ago")
+
+
+def _send(
+    app: Celery, connection: Connection, task: str, kwargs: dict[str, Any], countdown: float | None
+) -> None:
+    app.send_task(
+        task,
+        kwargs=kwargs,
+        countdown=countdown,
+        producer=app.amqp.Producer(connection, auto_declare=False),
+        retry=False,
+        ignore_result=True,
+    )
+
+
+def _with_a_living(connection: Connection, action: Callable[[Connection], T]) -> T:
+    was_connected, began = connection.connected, time.monotonic()
+    try:
+        return _in_plain_terms(connection, action)
+    except FAILURES:
+        connection.collect()
+        timed_out = time.monotonic() - began > settings.BROKER_TIMEOUT_SECONDS / 2
+        if timed_out or not was_connected:
+            raise
+        return _in_plain_terms(connection, action)
+
+
+def _in_plain_terms(connection: Connection, action: Callable[[Connection], T]) -> T:
+    """Turn what this transport calls a connection error into an OperationalError."""
+    try:
+        return action(connection)
+    except FAILURES:
+        raise
+    except connection.connection_errors as error:
+        raise OperationalError(str(error)) from error
+
+
+def _pool(app: Celery) -> Any:
+    """Return this process's connections with short timeouts.
+
+    Not kombu's own pools: a process that forks by itself would share their sockets.
+    """
     seconds = settings.BROKER_TIMEOUT_SECONDS
-    key = (os.getpid(), seconds, confirmed)
-    known = _connections.setdefault(app, {})
-    if key not in known:
+    known = _pools.setdefault(app, {})
+    if (key := (os.getpid(), seconds)) not in known:
         connection = app.connection_for_write(connect_timeout=seconds)
         options = {**(app.conf.broker_transport_options or {}), **_timeouts(connection, seconds)}
-        if confirmed and connection.transport.driver_type == "amqp":
-            options["confirm_publish"] = True
-        known[key] = connection.clone(transport_options=options)
+        options.pop("confirm_publish", None)  # which waits message by message
+        known[key] = connection.clone(transport_options=options).Pool(app.conf.broker_pool_limit)
     return known[key]
 
 

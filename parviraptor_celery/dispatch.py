@@ -92,5 +92,6 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
 class JobPoolFeed(_RunsJobs, PoolFeed):
     """The jobs of an independent queue, the most urgent first; deferred ones last."""
 
-    def candidates(self) -> list[tuple[Any, int]]:
-        return [(self.rows.ready(), self.batch), (self.rows.deferred(), self.batch)]
+    def choose(self) -> list[Any]:
+        ready = list(self.rows.ready().unlocked()[: self.batch])
+        return ready or list(self.rows.deferred().unlocked()[: self.batch])

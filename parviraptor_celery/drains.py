@@ -25,8 +25,8 @@ class Budget:
         """Return a budget that only ``stop`` ends."""
         return cls(float("inf"), float("inf"), stop)
 
-    def spend(self) -> None:
-        self.rows -= 1
+    def spend(self, rows: int) -> None:
+        self.rows -= rows
 
     @property
     def is_spent(self) -> bool:
@@ -75,8 +75,8 @@ def drain(feed: Feed, budget: Budget, report: Report) -> None:
         row = feed.first()
         while row is not None:
             run = feed.run(row)
-            budget.spend()
-            report.rows += 1
+            budget.spend(run.size)
+            report.rows += run.size
             report.is_exhausted = budget.is_spent
             row = feed.settle(run, claim_next=not report.is_exhausted)
             feed.announce(run, report)

@@ -93,6 +93,8 @@ class Run:
     def leaves_lane(self) -> bool:
         return isinstance(self.outcome, Processed | Ignored)
 
+    size: ClassVar[int] = 1
+
     @property
     def pauses_pool(self) -> bool:
         return isinstance(self.outcome, NotProcessable)

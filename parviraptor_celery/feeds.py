@@ -114,7 +114,7 @@ class PoolFeed:
                 self.claimed = in_transaction(self.using, self._claim_batch)
             if not self.claimed:
                 return None
-            if row := self._take(in_transaction(self.using, self._begin_next)):
+            if row := self.take_next():
                 return row
         return None
 
@@ -138,12 +138,13 @@ class PoolFeed:
         while self.claimed:
             self.claimed.pop(0).put_back()
 
-    def candidates(self) -> list[tuple[Any, int]]:
-        """Return querysets of claimable rows, and how many to lease of each at once.
-
-        The first that has any is claimed from.
-        """
+    def choose(self) -> list[Any]:
+        """Return rows to lease, locked."""
         raise NotImplementedError
+
+    def take_next(self) -> Any:
+        """Begin and return the first of the leased rows that is still ours, or None."""
+        return self._take(in_transaction(self.using, self._begin_next))
 
     def _begin_next(self) -> int | None:
         """Begin the first claimed row that is still ours; return its position."""
@@ -157,12 +158,9 @@ class PoolFeed:
         return row
 
     def _claim_batch(self) -> list[Any]:
-        for queryset, batch in self.candidates():
-            rows = list(queryset.unlocked()[:batch])
-            if rows:
-                self._lease(rows)
-                return rows
-        return []
+        if rows := self.choose():
+            self._lease(rows)
+        return rows
 
     def _lease(self, rows: list[Any]) -> None:
         model = type(rows[0])

@@ -7,7 +7,7 @@ token: Martin Kleppmann, "How to do distributed locking", 2016).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from django.db import models, router, transaction
@@ -120,6 +120,19 @@ class FencedRow(models.Model):
         """Return this row if it is still leased to us, as a queryset."""
         rows: models.QuerySet[Any] = self.rows(self.alias).filter(**self._fence(self.LEASED))
         return rows
+
+    @classmethod
+    def held_together(cls, rows: list[Any], using: str) -> Iterator[tuple[Any, int]]:
+        """Yield querysets of those of ``rows`` still leased to us, and how many each should have.
+
+        One for each attempt number, so that one statement fences many rows.
+        """
+        by_token: dict[int, list[int]] = {}
+        for row in rows:
+            by_token.setdefault(row._fence(cls.LEASED)["attempt"], []).append(row.pk)
+        for attempt, ids in by_token.items():
+            table = cls.rows(using).filter(status=cls.LEASED, attempt=attempt)
+            yield table.filter(pk__in=ids), len(ids)
 
     def _fence(self, status: Any) -> dict[str, Any]:
         attempt = self.attempt

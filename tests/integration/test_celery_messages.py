@@ -110,7 +110,8 @@ class TestOutboxCelery:
         app = make_app(OutboxCelery, "redis://127.0.0.1:1/0", "nowhere")
         app.tasks["wire.add"].delay(1, 2)
         event = Event.objects.get()
-        assert (event.status, event.error_count) == ("WAITING", 1)
+        assert (event.status, event.error_count) == ("WAITING", 0)
+        assert "refused" in event.error_message
 
 
 def _expected(options: dict[str, Any]) -> set[str]:

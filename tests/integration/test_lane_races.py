@@ -195,7 +195,7 @@ def test_a_settlement_of_the_relay_that_starts_again_counts_the_failure_once(
         if number == 1:
             raise ConnectionError("the other side is away")
 
-    monkeypatch.setattr("jaiminho_celery.strategies._publish_after_commit", lambda *_: None)
+    monkeypatch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
     publish(1)
     publish(2)
     Event.rows(using).update(status="WAITING", lease_until=None, leased_by="")

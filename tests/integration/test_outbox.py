@@ -146,7 +146,7 @@ def test_two_relays_at_once_deliver_each_event_once_and_in_order(
 def test_two_relays_at_once_deliver_each_unordered_event_once(
     using: str, on_commit: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaiminho_celery.strategies._publish_after_commit", lambda *_: None)
+    monkeypatch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
     for number in range(40):
         on_commit(number)
     expire(using)

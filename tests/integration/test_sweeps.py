@@ -141,7 +141,7 @@ def test_an_event_that_kills_its_workers_does_not_hold_the_others_of_its_batch(
         published.add(number)
 
     with monkeypatch.context() as patch:  # all hooks died
-        patch.setattr("jaiminho_celery.strategies._publish_after_commit", lambda *_: None)
+        patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
         for number in range(14):
             publish(number)
     monkeypatch.setattr("parviraptor_celery.feeds.PoolFeed.close", lambda self: None)
@@ -322,7 +322,7 @@ def test_an_outbox_database_without_the_table_does_not_keep_the_relay_from_the_o
         published.append(number)
 
     with pytest.MonkeyPatch.context() as patch:  # its hook dies
-        patch.setattr("jaiminho_celery.strategies._publish_after_commit", lambda *_: None)
+        patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
         publish(1)
     Event.rows(other).update(lease_until=timezone.now() - timedelta(minutes=5))
     _rename("default", Event._meta.db_table, "not_here")
