@@ -15,6 +15,7 @@ from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow
 from parviraptor_celery.indexes import StatusIndex
+from parviraptor_celery.statements import insert
 from parviraptor_celery.ticks import AbstractTick
 
 from . import kicks
@@ -120,6 +121,10 @@ class Event(FencedRow):
     @classmethod
     def rows(cls, using: str) -> EventQuerySet:
         return EventQuerySet(cls, using=using)
+
+    def insert(self, using: str) -> None:
+        """Insert this new event into the database ``using``; its values may be expressions."""
+        insert(self, using)
 
     def begin(self) -> bool:
         """Renew the lease of an event claimed in a batch, right before it is published."""

@@ -27,7 +27,7 @@ BATCH = 500
 MOST_WAITING = 20 * BATCH
 """With more the broker can't keep up: they wait for the relay, not in memory."""
 
-PAUSE_SECONDS = 0.005
+PAUSE_SECONDS = 0.02
 """Between two batches, so that more comes together; after a quiet time a message goes at once."""
 
 IDLE_SECONDS = 5.0

@@ -14,6 +14,8 @@ logger = logging.getLogger("jaiminho_celery")
 
 @receiver(signals.event_settled, dispatch_uid="jaiminho_celery.log_settled")
 def log_settled(sender: Any, event: Any, outcome: Any, **_: Any) -> None:
+    if not logger.isEnabledFor(outcome.log_level):
+        return
     logger.log(
         outcome.log_level,
         "event %s (%s, stream %r): %s",

@@ -69,10 +69,11 @@ def decode_call(body: str, version: int) -> tuple[list[Any], dict[str, Any]]:
     if version != VERSION:
         raise UnreadableEvent(f"its body has version {version}; this release reads {VERSION}")
     try:
-        call = json.loads(body)
-        if not isinstance(call["args"], list):
-            raise TypeError("args")
-        return _decode(call["args"]), {name: _decode(v) for name, v in call["kwargs"].items()}
+        call = json.loads(body, object_hook=_unwrapped)
+        args, kwargs = call["args"], call["kwargs"]
+        if not (isinstance(args, list) and isinstance(kwargs, dict)):
+            raise TypeError("arguments")
+        return args, kwargs
     except (
         ValueError,
         KeyError,
@@ -155,16 +156,13 @@ class _Encoder:
             ) from error
 
 
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if ENVELOPE not in value:
-        return {key: _decode(item) for key, item in value.items()}
-    kind, content = value[ENVELOPE]
+def _unwrapped(found: dict[str, Any]) -> Any:
+    """Return what an envelope holds; called for every dictionary, the innermost first."""
+    if ENVELOPE not in found:
+        return found
+    kind, content = found[ENVELOPE]
     if kind == "dict":
-        return {_hashable(_decode(key)): _decode(item) for key, item in content}
+        return {_hashable(key): item for key, item in content}
     return _DECODERS[kind](content)
 
 

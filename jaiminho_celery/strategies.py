@@ -48,7 +48,7 @@ def write(
         _insert_in_order(event, alias)
     elif run_after is not None:
         event.run_after = run_after
-        event.save(using=alias, force_insert=True)
+        event.insert(alias)
     else:
         _insert_leased(event, alias)
     return event
@@ -83,7 +83,7 @@ def _insert_in_order(event: Event, alias: str) -> None:
     event.run_after = None  # at its turn: this process's clock has no say in it
     with transaction.atomic(using=alias, savepoint=False):
         barriers.enter(event.lane, alias)
-        event.save(using=alias, force_insert=True)
+        event.insert(alias)
         kicks.on_commit(event, alias)
 
 
@@ -94,7 +94,7 @@ def _insert_leased(event: Event, alias: str) -> None:
     event.leased_by = worker_identity()
     event.lease_until = from_now(settings.LEASE_SECONDS)
     leased_at = time.monotonic()
-    event.save(using=alias, force_insert=True)
+    event.insert(alias)
     hooks.on_commit(event, leased_at)
 
 

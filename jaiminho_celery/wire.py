@@ -69,6 +69,7 @@ def _deliver(delivery: Delivery, connection: Connection) -> None:
         _confirm_all(delivery, connection)
         return
     producer = Producer(connection, auto_declare=False)
+    _declare(delivery, producer, delivery.open())
     if getattr(producer, "supports_batch_publish", False):
         _pipeline(delivery, producer)
     else:
@@ -129,6 +130,7 @@ def _confirm(delivery: Delivery, connection: Connection, positions: list[int]) -
 
 def _publish_on(channel: ConfirmingChannel, delivery: Delivery, positions: list[int]) -> None:
     producer, connection = Producer(channel.channel, auto_declare=False), channel.connection
+    _declare(delivery, producer, positions)
     for at in positions:
         message = delivery.messages[at]
         route = (
@@ -153,30 +155,30 @@ def _refusal(connection: Any, message: Message) -> NotRouted:
     )
 
 
-def _publish(app: Celery, producer: Producer, message: Message) -> None:
-    options = dict(message)
-    names, properties = options.pop("queues"), options.pop("properties")
-    if options["expiration"] is not None:
-        options["expiration"] = _time_left(message)
-    producer.publish(
-        **options,
-        **properties,
-        declare=_entities(app, names, message["exchange"]),
-        mandatory=_is_for_somebody(app, message),
-        retry=False,
-    )
-
-
-def _entities(app: Celery, names: list[str], exchange: str) -> list[Any]:
-    """Return what has to exist before a message goes to ``exchange``.
+def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> None:
+    """Declare what has to exist before the messages go out; kombu does so once per connection.
 
     Redis knows an exchange only on connections that declared it, and loses what is sent to
-    another one; so before a message to a named exchange all queues are declared.
+    another; so all queues are declared before a message to a named exchange.
     """
-    known: Any = app.amqp.queues
-    if exchange and not names:
-        return list(known.values())
-    return [known[name] for name in names if name in known or known.create_missing]
+    known: Any = delivery.app.amqp.queues
+    messages = [delivery.messages[at] for at in positions]
+    names = {name for message in messages for name in message["queues"]}
+    if any(message["exchange"] for message in messages):
+        names.update(known)
+    for name in sorted(names):
+        if name in known or known.create_missing:
+            producer.maybe_declare(known[name])
+
+
+def _publish(app: Celery, producer: Producer, message: Message) -> None:
+    options = dict(message)
+    properties = options.pop("properties")
+    del options["queues"]
+    if options["expiration"] is not None:
+        options["expiration"] = _time_left(message)
+    mandatory = _is_for_somebody(app, message)
+    producer.publish(**options, **properties, mandatory=mandatory, retry=False)
 
 
 def _is_for_somebody(app: Celery, message: Message) -> bool:

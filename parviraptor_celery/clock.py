@@ -27,9 +27,15 @@ def now() -> DatabaseNow:
     return DatabaseNow()
 
 
-def from_now(delay: timedelta | float) -> ExpressionWrapper:
+class Moment(ExpressionWrapper):
+    """The statement's time plus a delay."""
+
+    def __init__(self, delay: timedelta) -> None:
+        moment: CombinedExpression = DatabaseNow() + Value(delay)
+        super().__init__(moment, output_field=DateTimeField())
+        self.delay = delay
+
+
+def from_now(delay: timedelta | float) -> Moment:
     """Return an expression for the database's time plus ``delay`` (seconds or timedelta)."""
-    if not isinstance(delay, timedelta):
-        delay = timedelta(seconds=delay)
-    moment: CombinedExpression = DatabaseNow() + Value(delay)
-    return ExpressionWrapper(moment, output_field=DateTimeField())
+    return Moment(delay if isinstance(delay, timedelta) else timedelta(seconds=delay))
