@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Celery
 
-from .messages import Capture, enqueue
+from .messages import Capture, enqueue, remember
 
 
 class OutboxCelery(Celery):
@@ -35,6 +35,10 @@ class OutboxCelery(Celery):
 
     _now = threading.local()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        remember(self)
+
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
         """Write the message into the outbox, and return the AsyncResult of its task."""
         producer = options.pop("publisher", None) or options.get("producer")
@@ -45,7 +49,7 @@ class OutboxCelery(Celery):
                 return super().send_task(name, *args, **options)
         capture = Capture(self.connection_for_write())
         result = super().send_task(name, *args, **{**options, "producer": capture})
-        enqueue(capture.messages)
+        enqueue(self, capture.messages)
         return result
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
@@ -63,7 +67,7 @@ class OutboxCelery(Celery):
         capture = Capture(self.connection_for_write())
         yield capture
         if capture.messages:  # published by it itself, rather than handed on to send_task()
-            enqueue(capture.messages)
+            enqueue(self, capture.messages)
 
     @contextmanager
     def _sending_directly(self) -> Iterator[None]:

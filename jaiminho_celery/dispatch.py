@@ -19,6 +19,9 @@ from .states import EventStatus
 
 POOL_BATCH = 10
 MESSAGE_BATCH = 500
+SQLITE_TICK = timedelta(milliseconds=1)
+"""SQLite compares times as texts, and its own are shorter than Python's."""
+
 WRITER_PAUSE = timedelta(seconds=1)
 
 
@@ -131,7 +134,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         if not found:
             is_done, self.floor = self.floor is None, None
             return [] if is_done else self.choose()
-        self.floor = found[0].run_after
+        self.floor = found[0].run_after - SQLITE_TICK
         return self._together_with_first(found)
 
     def _together_with_first(self, found: list[Event]) -> list[Event]:

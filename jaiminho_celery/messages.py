@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
+from weakref import WeakValueDictionary
 
+from celery import Celery
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from kombu import Producer
@@ -26,6 +27,8 @@ STREAM = "celery"
 NAME = "celery.message"
 PARKED_ROUNDS = 2
 """So many rounds of the relay before it is due, a parked message goes to the broker."""
+
+_apps: WeakValueDictionary[str, Celery] = WeakValueDictionary()
 
 
 class Capture(Producer):
@@ -92,22 +95,32 @@ class Capture(Producer):
         )
 
 
-def publish(messages: list[Message]) -> None:
+def remember(app: Celery) -> None:
+    """Let messages of ``app`` be published by it, in this process, rather than by another app."""
+    if app.main:
+        _apps[app.main] = app
+
+
+def publish(messages: list[Message], app: str | None = None) -> None:
     """Put the frozen messages of one event on the wire."""
-    (error,) = publish_many([([messages], {})])
+    (error,) = publish_many([([messages], {"app": app})])
     if error is not None:
         raise error
 
 
 def publish_many(calls: list[Call]) -> list[Exception | None]:
     """Put the frozen messages of many events on the wire; return what went wrong with each."""
-    messages = [message for (batch, *_), _ in calls for message in batch]
-    errors = iter(wire.send(broker.this_app(), messages))
-    return [_first(islice(errors, len(batch))) for (batch, *_), _ in calls]
+    errors: list[Exception | None] = [None] * len(calls)
+    for app, positions in _by_app(calls).items():
+        batches = [calls[at][0][0] for at in positions]
+        sent = iter(wire.send(app, [message for batch in batches for message in batch]))
+        for at, batch in zip(positions, batches, strict=True):
+            errors[at] = _first(list(islice(sent, len(batch))))
+    return errors
 
 
-def enqueue(messages: list[Message], using: str | None = None) -> None:
-    """Write messages that belong together as one event, in the caller's transaction.
+def enqueue(app: Celery, messages: list[Message], using: str | None = None) -> None:
+    """Write messages of ``app`` that belong together as one event, in the caller's transaction.
 
     A task that is due only beyond PARK_BEYOND_SECONDS stays in the database until shortly before:
     no worker holds it, and no visibility timeout delivers it again and again meanwhile
@@ -120,10 +133,23 @@ def enqueue(messages: list[Message], using: str | None = None) -> None:
         PayloadTooLarge, NotSerializable: before anything is written.
     """
     function = FUNCTION if using is None else replace(FUNCTION, using=using)
-    import_string(WRITE)(function, (messages,), {}, run_after=_parked_until(messages))
+    kwargs = {"app": app.main}
+    import_string(WRITE)(function, (messages,), kwargs, run_after=_parked_until(messages))
 
 
-def _first(errors: Iterator[Exception | None]) -> Exception | None:
+def _by_app(calls: list[Call]) -> dict[Celery, list[int]]:
+    """Return the positions of the calls by the app that sends them: the one that froze them.
+
+    Where this process has no app of that name, its own is as good.
+    """
+    found: dict[Celery, list[int]] = {}
+    for at, (_, kwargs) in enumerate(calls):
+        app = _apps.get(kwargs.get("app") or "") or broker.this_app()
+        found.setdefault(app, []).append(at)
+    return found
+
+
+def _first(errors: list[Exception | None]) -> Exception | None:
     """Return the first error of an event's messages; that of an absent broker as ``NotNow``."""
     found = [error for error in errors if error is not None]
     if not found or not isinstance(found[0], broker.FAILURES):
