@@ -60,6 +60,11 @@ def this_app() -> Celery:
     return app
 
 
+def is_app(value: object) -> bool:
+    """Return whether ``value`` is a Celery app."""
+    return isinstance(value, Celery)
+
+
 @contextmanager
 def producing(app: Celery, *, confirmed: bool = False) -> Iterator[Producer]:
     """Yield a producer with short timeouts; a failure inside the block opens the breaker.
