@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from json import JSONEncoder
-from typing import Any, overload
+from typing import Any, Union, overload
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -22,11 +22,12 @@ from .registry import OutboxFunction, where
 # stand in modules that are: celery.py, above all.
 WRITE = "jaiminho_celery.strategies.write"
 
-Decorator = Callable[[Callable[..., Any]], Any]
+Decoratable = Union[Callable[..., Any], "staticmethod[..., Any]", "classmethod[Any, ..., Any]"]
+Decorator = Callable[[Decoratable], Any]
 
 
 @overload
-def save_to_outbox(func: Callable[..., Any], /) -> Any: ...
+def save_to_outbox(func: Decoratable, /) -> Any: ...
 @overload
 def save_to_outbox(
     *,
@@ -36,7 +37,7 @@ def save_to_outbox(
     aliases: Iterable[str] = (),
 ) -> Decorator: ...
 def save_to_outbox(
-    func: Callable[..., Any] | None = None,
+    func: Decoratable | None = None,
     /,
     *,
     using: str | None = None,

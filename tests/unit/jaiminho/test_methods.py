@@ -12,6 +12,7 @@ from celery import Celery
 from django.db import transaction
 
 from jaiminho_celery import methods, registry, signals
+from jaiminho_celery.app import OutboxCelery
 from jaiminho_celery.exceptions import (
     NameTaken,
     NotSerializable,
@@ -381,6 +382,16 @@ class TestABoundMethod:
         relay()
         [message] = sent(shop)
         assert (message.headers["task"], message.payload[0]) == ("shop.pack", [7])
+
+    def test_of_an_app_that_sends_through_the_outbox_sends_its_message_once(self) -> None:
+        app = OutboxCelery("outbox", broker="memory://", set_as_current=False)
+        with using_celery(app):
+            sent(app)
+            send = save_to_outbox(app.send_task)
+            with transaction.atomic():
+                send("shop.pack", args=[7])
+            assert len(sent(app)) == 1
+        assert not Event.objects.exists()
 
     def test_of_an_app_runs_in_the_relay_on_the_workers_current_app(self, shop: ShopCelery) -> None:
         send = save_to_outbox_stream("bound", "keep-order")(shop.bindable)
