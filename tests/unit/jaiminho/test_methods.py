@@ -304,6 +304,12 @@ class TestAClassThatARowNames:
         relay()
         assert (only().status, only().error_count, announcers.calls) == ("WAITING", 0, [])
 
+    def test_is_left_out_if_the_method_became_a_function(self, outbox: Any) -> None:
+        function = outbox.bare.original_func
+        registry._functions[only().name] = registry.OutboxFunction(function, name="tests.moved")
+        relay()
+        assert outbox.calls == [("bare", ("Graz", 1), {})]
+
     def test_holds_its_key_and_no_other(self) -> None:
         self.name_class('"tests.testapp.announcers:NextRelease"')
         Announcer.outside_in_order("Graz", 2)
