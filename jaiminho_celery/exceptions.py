@@ -19,6 +19,10 @@ class UnknownFunction(OutboxError, LookupError):
     """No function is registered under the name that a row carries, in this process."""
 
 
+class UnknownReceiver(UnknownFunction):
+    """No class, or no Celery app, of this process has the method that a row calls."""
+
+
 class UnknownStrategy(OutboxError, ValueError):
     """There is no such publish strategy."""
 
@@ -33,6 +37,14 @@ class UnknownStream(OutboxError, LookupError):
 
 class NameTooLong(OutboxError, ValueError):
     """A stream, key or function name doesn't fit its column."""
+
+
+class InvalidName(OutboxError, TypeError):
+    """A stream, function name or alias is no text that every database can store."""
+
+
+class KeyFailed(OutboxError, TypeError):
+    """``key=`` raised, or returned what can't be stored as a key."""
 
 
 class NotSerializable(OutboxError, TypeError):

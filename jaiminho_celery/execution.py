@@ -14,9 +14,15 @@ from parviraptor_celery.leases import heartbeat
 from parviraptor_celery.signals import tell
 from parviraptor_celery.texts import describe
 
-from . import registry, signals
+from . import methods, registry, signals
 from .conf import settings
-from .exceptions import BadEventSignature, NotNow, UnknownFunction, UnreadableEvent
+from .exceptions import (
+    BadEventSignature,
+    NotNow,
+    UnknownFunction,
+    UnknownReceiver,
+    UnreadableEvent,
+)
 from .models import Event, backoff
 from .registry import Call, OutboxFunction
 from .serialization import decode_call
@@ -45,12 +51,11 @@ class Unknown(Outcome):
     """Nobody knows the name yet: perhaps a newer release wrote the row."""
 
     log_level = logging.WARNING
+    lacks: str = "no function of this process has that name"
 
     @property
     def summary(self) -> str:
-        return (
-            "no function of this process has that name; the event waits for a worker that knows it"
-        )
+        return f"{self.lacks}; the event waits for a worker that knows it"
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class Run:
     by_relay: bool
     sender: Any = None
     payload: Any = None
+    receiver: Any = None
+    """The class or the Celery app that a method is called on."""
     is_settled: bool = False
     is_recorded: bool = False
     pause: timedelta | None = None
@@ -145,9 +152,12 @@ class Run:
             _report(error)
 
 
-def run(event: Event, *, by_relay: bool) -> Run:
-    """Publish a leased event, renewing its lease; what the function raises becomes an outcome."""
-    attempt = Run(event, Published(), by_relay, payload={})
+def run(event: Event, *, by_relay: bool, receiver: Any = None) -> Run:
+    """Publish a leased event, renewing its lease; what the function raises becomes an outcome.
+
+    The hook knows the ``receiver`` of a method; the relay finds it by what the row says.
+    """
+    attempt = Run(event, Published(), by_relay, payload={}, receiver=receiver)
     with heartbeat.keep(event.keep_lease, settings.LEASE_SECONDS):
         _publish(attempt)
         restore_autocommit()
@@ -165,6 +175,11 @@ def opened(attempt: Run) -> tuple[OutboxFunction, Call] | None:
             verify(event)
         function = registry.find(event.name)
         args, kwargs = decode_call(event.body, event.version)
+        if attempt.receiver is None:
+            attempt.receiver = methods.find(function.func, event.body)
+    except UnknownReceiver as error:
+        attempt.outcome = Unknown(str(error))
+        return None
     except UnknownFunction:
         attempt.outcome = Unknown()
         return None
@@ -202,7 +217,7 @@ def _publish(attempt: Run) -> None:
         return
     function, (args, kwargs) = found
     try:
-        function.func(*args, **kwargs)
+        methods.call(function.func, attempt.receiver, args, kwargs)
     except Exception as error:
         attempt.outcome = outcome_of(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -24,6 +25,9 @@ class Leased:
     at: float
     """Before its lease began, by the monotonic clock (seconds)."""
 
+    receiver: Any = None
+    """What a method was called on."""
+
     def is_still_ours(self) -> bool:
         """Return whether the event may be published here.
 
@@ -34,12 +38,12 @@ class Leased:
         return not is_late or alone(self.event.alias, self.event.renew)
 
 
-def on_commit(event: Event, leased_at: float) -> None:
+def on_commit(event: Event, leased_at: float, receiver: Any) -> None:
     """Publish ``event`` once its transaction has committed.
 
     One hook for each event: Django drops it with the savepoint that is rolled back.
     """
-    leased = Leased(event, leased_at)
+    leased = Leased(event, leased_at, receiver)
 
     def publish() -> None:
         _publish_after_commit(leased)
@@ -77,7 +81,7 @@ def _publish_after_commit(leased: Leased) -> None:
 
 def _publish_alone(leased: Leased) -> None:
     if leased.is_still_ours():
-        run = execution.run(leased.event, by_relay=False)
+        run = execution.run(leased.event, by_relay=False, receiver=leased.receiver)
         settle_alone(run, leased.event.alias)
         run.announce()
         _come_back_for([run])

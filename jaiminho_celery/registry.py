@@ -26,7 +26,7 @@ Call = tuple[list[Any], dict[str, Any]]
 PublishMany = Callable[[list[Call]], list[Exception | None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what is decorated need not be hashable
 class OutboxFunction:
     """A decorated function, and how its events are written and published."""
 
@@ -62,7 +62,10 @@ def default_name(func: Any) -> str:
     """
     module, qualname = getattr(func, "__module__", None), getattr(func, "__qualname__", None)
     if not module or not qualname:
-        raise NotRegistrable(f"{func!r} has no name. Decorate a function, or pass name=….")
+        raise NotRegistrable(
+            f"{where(func)} is a {type(func).__qualname__} and has no name of its own by which a "
+            "worker could find it. Decorate a function, or pass name=…."
+        )
     if "<" in qualname:
         raise NotRegistrable(
             f"{module}.{qualname} can't be found again by a worker. Move it to the top of its "
@@ -72,10 +75,16 @@ def default_name(func: Any) -> str:
 
 
 def require_runnable(func: Any) -> None:
-    """Raise NotRegistrable for what a call doesn't run: coroutine and generator functions."""
-    if any(is_kind(func) for is_kind in _NOT_RUN_BY_A_CALL):
+    """Raise NotRegistrable for what a call doesn't run: classes, coroutines and generators."""
+    if isinstance(func, type):
         raise NotRegistrable(
-            f"{_where(func)} is asynchronous or a generator: calling it doesn't run it. "
+            f"{where(func)} is a class: calling it makes an instance. Decorate a function, or a "
+            "static or class method of it."
+        )
+    called = (func, type(func).__call__)  # the latter is what runs if it is an instance
+    if any(is_kind(item) for item in called for is_kind in _NOT_RUN_BY_A_CALL):
+        raise NotRegistrable(
+            f"{where(func)} is asynchronous or a generator: calling it doesn't run it. "
             "Decorate an ordinary function that does."
         )
 
@@ -86,14 +95,15 @@ def register(function: OutboxFunction) -> None:
     Raises:
         NameTaken: another function has one of them.
     """
-    for name in (function.name, *function.aliases):
+    names = (function.name, *function.aliases)
+    for name in names:
         known = _functions.get(name)
-        if known is not None and _where(known.func) != _where(function.func):
+        if known is not None and _identity(known.func) != _identity(function.func):
             raise NameTaken(
-                f"{name!r} is registered by {_where(known.func)} and can't be taken by "
-                f"{_where(function.func)}. Pass another name=…."
+                f"{name!r} is registered by {where(known.func)} and can't be taken by "
+                f"{where(function.func)}. Pass another name=…."
             )
-        _functions[name] = function
+    _functions.update(dict.fromkeys(names, function))
 
 
 def find(name: str) -> OutboxFunction:
@@ -106,7 +116,7 @@ def find(name: str) -> OutboxFunction:
         UnknownFunction: still nobody knows the name.
     """
     if name not in _functions:
-        _import_module_of(name)
+        import_module_of(name)
     try:
         return _functions[name]
     except KeyError:
@@ -166,7 +176,11 @@ def require_stream(stream: str, others: set[str]) -> None:
         raise UnknownStream(f"There is no stream {stream!r}. Known streams: {listing}.")
 
 
-def _import_module_of(name: str) -> None:
+def import_module_of(name: str) -> None:
+    """Import the module of ``module:qualified.name`` if it lies inside an installed app.
+
+    Call it only for a row whose signature holds. One that can't be imported is logged.
+    """
     module, separator, _ = name.partition(":")
     if not separator or not _is_in_installed_app(module):
         return
@@ -187,5 +201,12 @@ def _is_in_installed_app(module: str) -> bool:
     )
 
 
-def _where(func: Any) -> str:
+def _identity(func: Any) -> tuple[str, object]:
+    """Return what tells functions apart, but not a module from the same one loaded again."""
+    owner = getattr(func, "__self__", None)
+    return where(func), where(owner) if isinstance(owner, type) else id(owner)
+
+
+def where(func: Any) -> str:
+    """Return ``module.qualified.name`` for messages, or what there is instead."""
     return f"{getattr(func, '__module__', '?')}.{getattr(func, '__qualname__', func)}"

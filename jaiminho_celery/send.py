@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from json import JSONEncoder
-from typing import Any, overload
+from typing import Any, Union, overload
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from parviraptor_celery.texts import storable
+
 from . import registry
 from .constants import NAME_LENGTH, STREAM_LENGTH, PublishStrategyType
-from .exceptions import NameTooLong, NotRegistrable, UnknownAlias, UnknownStrategy
-from .registry import OutboxFunction
+from .exceptions import InvalidName, NameTooLong, NotRegistrable, UnknownAlias, UnknownStrategy
+from .registry import OutboxFunction, where
 
 # By its path, since models can't be imported before the app registry is ready, and decorators
 # stand in modules that are: celery.py, above all.
 WRITE = "jaiminho_celery.strategies.write"
 
-Decorator = Callable[[Callable[..., Any]], Any]
+Decoratable = Union[Callable[..., Any], "staticmethod[..., Any]", "classmethod[Any, ..., Any]"]
+Decorator = Callable[[Decoratable], Any]
 
 
 @overload
-def save_to_outbox(func: Callable[..., Any], /) -> Any: ...
+def save_to_outbox(func: Decoratable, /) -> Any: ...
 @overload
 def save_to_outbox(
     *,
@@ -34,7 +37,7 @@ def save_to_outbox(
     aliases: Iterable[str] = (),
 ) -> Decorator: ...
 def save_to_outbox(
-    func: Callable[..., Any] | None = None,
+    func: Decoratable | None = None,
     /,
     *,
     using: str | None = None,
@@ -50,14 +53,23 @@ def save_to_outbox(
     The function itself runs after the commit, at least once. It stays reachable as
     ``notify.original_func``. The call returns None.
 
+    It may be a function, a static method, a class method (in either order of the decorators), a
+    method of a Celery app, or a bound one, as in ``send = save_to_outbox(app.send_task)``. A
+    class method runs with the class that it was called on. A method of an app runs on the app
+    that it was called on, or, if the relay runs it, on the worker's current app.
+
+    A call may bring an encoder of its own: ``notify(payload, encoder=MyEncoder)``. A JSONEncoder
+    class under that keyword is used for this call and is not passed on, since a class could not
+    be sent. Anything else called ``encoder`` is an argument like others.
+
     Args:
         using: the database to write to; by default where the router writes ``Event``.
         encoder: a JSONEncoder class whose ``default()`` converts what JSON doesn't know.
         name: the registered name; by default ``module:qualified.name``.
         aliases: names that this function had before, under which rows may still wait.
 
-    Raises (at decoration): NotRegistrable, NameTaken, NameTooLong, UnknownAlias.
-    Raises (at the call): NotSerializable, PayloadTooLarge.
+    Raises (at decoration): NotRegistrable, NameTaken, NameTooLong, InvalidName, UnknownAlias.
+    Raises (at the call): NotSerializable, PayloadTooLarge, UnknownAlias.
     """
     decorate = _decorator(using=using, encoder=encoder, name=name, aliases=aliases)
     return decorate if func is None else decorate(func)
@@ -78,17 +90,21 @@ def save_to_outbox_stream(
     ... def announce(order): ...
 
     Args:
-        stream: the name of the stream, 100 characters at most.
+        stream: the name of the stream, 100 characters at most. It has to be given: the decorator
+            is always called.
         overwrite_strategy_with: instead of JAIMINHO_CONFIG["PUBLISH_STRATEGY"].
-        key: called with the arguments of the call; keeps the order for each value it returns,
-            instead of for the stream as a whole.
+        key: called with the arguments of the call (without the class, or app, of a method);
+            keeps the order for each value it returns, instead of for the stream as a whole.
 
     Raises (at decoration): also UnknownStrategy.
+    Raises (at the call): also KeyFailed, and NameTooLong for the key.
     """
-    if not isinstance(stream, str) or len(stream) > STREAM_LENGTH:
-        raise NameTooLong(
-            f"The stream {stream!r} must be a text of {STREAM_LENGTH} characters at most."
+    if callable(stream):
+        raise InvalidName(
+            f"{where(stream)}: this decorator has to be given its stream, as in "
+            '@save_to_outbox_stream("orders").'
         )
+    _require_name("stream", stream, STREAM_LENGTH)
     strategy = _strategy(overwrite_strategy_with)
     return _decorator(
         stream=stream,
@@ -103,22 +119,22 @@ def save_to_outbox_stream(
 
 def _decorator(*, using: str | None, name: str | None, **options: Any) -> Decorator:
     _refuse_unknown_alias(using)
-    options["aliases"] = tuple(options["aliases"])
+    options["aliases"] = _aliases(options["aliases"])
+    if name is not None:
+        _require_name("name", name, NAME_LENGTH)
 
     def decorate(func: Any) -> Any:
-        if isinstance(func, staticmethod):
-            return staticmethod(decorate(func.__func__))
+        if isinstance(func, staticmethod | classmethod):
+            return type(func)(decorate(func.__func__))
         if not callable(func):
             raise NotRegistrable(
-                f"{func!r} is a {type(func).__name__}. Decorate the function itself, and put "
-                "@staticmethod above the outbox's decorator."
+                f"{func!r} is a {type(func).__name__}, which can't be called. Decorate a function, "
+                "a static method or a class method; options are passed by keyword."
             )
         registry.require_runnable(func)
         _refuse_bad_options(func, options)
         registered = name or registry.default_name(func)
-        for given in (registered, *options["aliases"]):
-            if len(given) > NAME_LENGTH:
-                raise NameTooLong(f"The name {given!r} exceeds {NAME_LENGTH} characters.")
+        _require_name("name", registered, NAME_LENGTH)
         function = OutboxFunction(func=func, name=registered, using=using, **options)
         registry.register(function)
         return _wrapper(function)
@@ -135,12 +151,33 @@ def _wrapper(function: OutboxFunction) -> Callable[..., None]:
     return save_call
 
 
+def _aliases(given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InvalidName(f"aliases={given!r} must be a list of names: aliases=[…].")
+    names = tuple(given)
+    for name in names:
+        _require_name("alias", name, NAME_LENGTH)
+    return names
+
+
+def _require_name(kind: str, given: object, length: int) -> None:
+    if not isinstance(given, str):
+        raise InvalidName(f"The {kind} {given!r} is a {type(given).__name__}; it must be a text.")
+    if len(given) > length:
+        raise NameTooLong(f"The {kind} {given!r} exceeds {length} characters.")
+    if storable(given) != given:
+        raise InvalidName(
+            f"The {kind} {given!r} holds NUL or half a character (a lone surrogate), which "
+            "databases refuse."
+        )
+
+
 def _refuse_bad_options(func: Any, options: dict[str, Any]) -> None:
     encoder, key = options["encoder"], options.get("key")
     if encoder is not None and not (isinstance(encoder, type) and issubclass(encoder, JSONEncoder)):
-        raise NotRegistrable(f"{func.__qualname__}: encoder={encoder!r} is no JSONEncoder class.")
+        raise NotRegistrable(f"{where(func)}: encoder={encoder!r} is no JSONEncoder class.")
     if key is not None and not callable(key):
-        raise NotRegistrable(f"{func.__qualname__}: key={key!r} can't be called.")
+        raise NotRegistrable(f"{where(func)}: key={key!r} can't be called.")
 
 
 def _strategy(given: PublishStrategyType | str | None) -> str | None:

@@ -38,19 +38,25 @@ _DECODERS = {kind: decode for kind, _, _, decode in _KINDS}
 
 
 def encode_call(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], encoder: type[JSONEncoder], max_bytes: int
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    encoder: type[JSONEncoder],
+    max_bytes: int,
+    receiver: str | None = None,
 ) -> str:
-    """Return a call's arguments as ASCII JSON.
+    """Return a call's arguments as ASCII JSON, and what its method was called on.
 
     Raises:
         NotSerializable: an argument can't make the round trip; the message says where it is.
         PayloadTooLarge: the result exceeds ``max_bytes``.
     """
     walk = _Encoder(encoder)
-    body = {
+    body: dict[str, Any] = {
         "args": [walk(value, f"args[{at}]") for at, value in enumerate(args)],
         "kwargs": {name: walk(value, name) for name, value in kwargs.items()},
     }
+    if receiver is not None:
+        body["on"] = receiver
     text = dumps(body)
     if len(text) > max_bytes:
         raise PayloadTooLarge(
@@ -83,6 +89,21 @@ def decode_call(body: str, version: int) -> tuple[list[Any], dict[str, Any]]:
         RecursionError,
     ) as error:
         raise UnreadableEvent(f"its body can't be read ({type(error).__name__})") from error
+
+
+def decode_receiver(body: str) -> str | None:
+    """Return what the method of a call was called on, as ``encode_call`` was given it.
+
+    Raises:
+        UnreadableEvent: the body is not what ``encode_call`` writes.
+    """
+    try:
+        receiver = json.loads(body).get("on")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise UnreadableEvent(f"its body can't be read ({type(error).__name__})") from error
+    if receiver is not None and not isinstance(receiver, str):
+        raise UnreadableEvent("its body names no class")
+    return receiver
 
 
 def encode_key(value: object) -> str:
@@ -148,7 +169,7 @@ class _Encoder:
     def _by_default(self, value: object, path: str) -> Any:
         try:
             return self._default(value)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # whatever a user's encoder raises
             raise NotSerializable(
                 f"{path}: a value of type {type(value).__qualname__} can't be written as JSON. "
                 "Pass plain data (an id instead of a model, for example), or give the decorator "

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from json import JSONEncoder
 from typing import Any
 
 from django.db import connections, router, transaction
 
 from parviraptor_celery.clock import from_now
 from parviraptor_celery.leases import worker_identity
+from parviraptor_celery.texts import describe, storable
 
-from . import barriers, hooks, kicks
+from . import barriers, hooks, kicks, methods
 from .conf import settings
 from .constants import KEY_LENGTH, LANE_LENGTH, PublishStrategyType
-from .exceptions import NameTooLong
+from .exceptions import KeyFailed, NameTooLong, NotSerializable, UnknownAlias
 from .models import Event
 from .registry import OutboxFunction
 from .serialization import VERSION, dumps, encode_call, encode_key
@@ -25,6 +28,8 @@ from .signing import sign
 from .states import EventStatus
 
 logger = logging.getLogger("jaiminho_celery")
+
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def write(
@@ -39,10 +44,14 @@ def write(
     With ``run_after`` an event without order waits for the relay until then.
 
     Raises:
-        NotSerializable, PayloadTooLarge, NameTooLong: before anything is written.
+        NotSerializable, PayloadTooLarge, KeyFailed, NameTooLong, UnknownAlias: before anything
+            is written.
+        ImproperlyConfigured: JAIMINHO_CONFIG can't be worked with; nothing is written either.
     """
     alias = function.using or router.db_for_write(Event)
-    event = _compose(function, args, kwargs)
+    _require_alias(alias, function)
+    receiver, args = methods.split(function.func, args)
+    event = _compose(function, methods.text_of(receiver), args, kwargs)
     _warn_if_another_alias_is_in_a_transaction(alias, function)
     if function.effective_strategy == PublishStrategyType.KEEP_ORDER:
         _insert_in_order(event, alias)
@@ -50,7 +59,7 @@ def write(
         event.run_after = run_after
         event.insert(alias)
     else:
-        _insert_leased(event, alias)
+        _insert_leased(event, alias, receiver)
     return event
 
 
@@ -60,22 +69,77 @@ def lane_of(stream: str, key: str) -> str:
     return hashlib.blake2b(text, digest_size=LANE_LENGTH // 2).hexdigest()
 
 
-def _compose(function: OutboxFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Event:
-    encoder = function.encoder or settings.default_encoder()
-    key = "" if function.key is None else encode_key(function.key(*args, **kwargs))
-    if len(key) > KEY_LENGTH:
-        raise NameTooLong(f"{function.name}: the ordering key exceeds {KEY_LENGTH} characters.")
+def _compose(
+    function: OutboxFunction,
+    receiver: str | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Event:
+    encoder, kwargs = _take_encoder(function, kwargs)
+    key = "" if function.key is None else _key_of(function, args, kwargs)
     event = Event(
         stream=function.stream,
         key=key,
         strategy=str(function.effective_strategy),
         name=function.name,
         version=VERSION,
-        body=encode_call(args, kwargs, encoder, settings.MAX_PAYLOAD_BYTES),
+        body=encode_call(args, kwargs, encoder, settings.MAX_PAYLOAD_BYTES, receiver),
     )
     if settings.SIGN_EVENTS:
         event.signature = sign(event)
     return event
+
+
+def _take_encoder(
+    function: OutboxFunction, kwargs: Mapping[str, Any]
+) -> tuple[type[JSONEncoder], dict[str, Any]]:
+    """Return the encoder of a call, and the arguments without it.
+
+    The class is for the outbox: it could not make the way through JSON anyway. Anything else
+    that is called ``encoder`` is an argument like others.
+    """
+    rest, given = dict(kwargs), kwargs.get("encoder")
+    if isinstance(given, type) and issubclass(given, JSONEncoder):
+        _refuse_if_required(function)
+        del rest["encoder"]
+        return given, rest
+    return function.encoder or settings.default_encoder(), rest
+
+
+def _refuse_if_required(function: OutboxFunction) -> None:
+    own = inspect.signature(function.func).parameters.get("encoder")
+    if own is not None and own.kind not in _COLLECTING and own.default is own.empty:
+        raise NotSerializable(
+            f"encoder: {function.name} asks for an encoder itself, but a class can't be sent: the "
+            "outbox encodes this call with it. Give the function's parameter a default."
+        )
+
+
+def _key_of(function: OutboxFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    try:
+        key = encode_key(function.key(*args, **kwargs))  # type: ignore[misc]
+    except Exception as error:
+        raise KeyFailed(
+            f"{function.name}: its key= could not name the key of this call "
+            f"({describe(error, with_type=True)}). It is called with the call's own arguments, "
+            "and has to return a text or plain data."
+        ) from error
+    if storable(key) != key:
+        raise KeyFailed(
+            f"{function.name}: the key that key= returned holds NUL or half a character (a lone "
+            "surrogate), which databases refuse."
+        )
+    if len(key) > KEY_LENGTH:
+        raise NameTooLong(f"{function.name}: the ordering key exceeds {KEY_LENGTH} characters.")
+    return key
+
+
+def _require_alias(alias: str, function: OutboxFunction) -> None:
+    if alias not in connections:
+        raise UnknownAlias(
+            f"{function.name} writes its events to {alias!r}, which DATABASES lacks. "
+            f"Known: {', '.join(connections)}."
+        )
 
 
 def _insert_in_order(event: Event, alias: str) -> None:
@@ -87,7 +151,7 @@ def _insert_in_order(event: Event, alias: str) -> None:
         kicks.on_commit(event, alias)
 
 
-def _insert_leased(event: Event, alias: str) -> None:
+def _insert_leased(event: Event, alias: str, receiver: Any) -> None:
     """Insert a row that is leased to its own hook: the relay leaves it alone until then."""
     event.status = EventStatus.PUBLISHING
     event.attempt = 1
@@ -95,7 +159,7 @@ def _insert_leased(event: Event, alias: str) -> None:
     event.lease_until = from_now(settings.LEASE_SECONDS)
     leased_at = time.monotonic()
     event.insert(alias)
-    hooks.on_commit(event, leased_at)
+    hooks.on_commit(event, leased_at, receiver)
 
 
 def _warn_if_another_alias_is_in_a_transaction(alias: str, function: OutboxFunction) -> None:

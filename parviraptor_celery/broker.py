@@ -68,6 +68,11 @@ def this_app() -> Celery:
     return app
 
 
+def is_app(value: object) -> bool:
+    """Return whether ``value`` is a Celery app."""
+    return isinstance(value, Celery)
+
+
 def use(app: Celery, action: Callable[[Connection], T]) -> T:
     """Call ``action`` with a connection that has short timeouts; a failure opens the breaker.
 

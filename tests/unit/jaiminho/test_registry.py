@@ -89,10 +89,6 @@ class TestWhatCanNotBeRegistered:
         with pytest.raises(NotRegistrable, match="no name"):
             save_to_outbox(Callable_())
 
-    def test_a_classmethod(self) -> None:
-        with pytest.raises(NotRegistrable, match="staticmethod"):
-            save_to_outbox(classmethod(len_of))  # type: ignore[call-overload]
-
     @pytest.mark.parametrize(
         "function", [send_later, send_in_pieces, send_in_pieces_later], ids=lambda f: f.__name__
     )

@@ -288,11 +288,6 @@ class TestWhatIsRefusedAtTheDecoration:
         with pytest.raises(NameTooLong, match="100"):
             save_to_outbox_stream("x" * 101)
 
-    @pytest.mark.parametrize("stream", [None, 5, a_function])
-    def test_is_a_stream_that_is_no_text(self, stream: Any) -> None:
-        with pytest.raises(NameTooLong, match="text"):
-            save_to_outbox_stream(stream)
-
     def test_is_an_unknown_strategy(self) -> None:
         with pytest.raises(UnknownStrategy, match=r"'in-order'.*publish-on-commit, keep-order"):
             save_to_outbox_stream("s", "in-order")
