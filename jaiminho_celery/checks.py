@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
 
 from parviraptor_celery.conf import settings as queue_settings
 from parviraptor_celery.connections import connection_problems
@@ -15,6 +16,7 @@ from parviraptor_celery.settings_checks import key_problems, lease_problems, tim
 
 from . import registry
 from .conf import settings
+from .models import Event
 
 APP = "jaiminho_celery"
 
@@ -50,6 +52,37 @@ def check_functions(**_: Any) -> list[CheckMessage]:
         for function in registry.all_functions()
         if function.using is not None and function.using not in django_settings.DATABASES
     ]
+
+
+@register(Tags.database)
+def check_unsigned_events(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Count what was written unsigned, for the second step of switching signing on.
+
+    Only where it is asked for (``manage.py check --database default``), and by ``migrate``.
+    """
+    if any(settings.problems()) or not settings.SIGN_EVENTS:
+        return []
+    counted = {using: _count_unsigned(using) for using in databases or ()}
+    return [_unsigned(using, count) for using, count in counted.items() if count]
+
+
+def _count_unsigned(using: str) -> int:
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if Event._meta.db_table not in connection.introspection.table_names(cursor):
+            return 0  # not migrated yet, or kept in another database
+    return Event.rows(using).unsigned().count()
+
+
+def _unsigned(using: str, count: int) -> CheckMessage:
+    if settings.VERIFY_EVENTS_SIGNATURE:
+        fate = "each becomes a dead letter when its turn comes"
+        hint = "Set VERIFY_EVENTS_SIGNATURE to False until they are published."
+    else:
+        fate = "it is too early for VERIFY_EVENTS_SIGNATURE = True"
+        hint = "Wait until the relay has published them, then set VERIFY_EVENTS_SIGNATURE to True."
+    message = f"{count} unsigned events wait in {using!r}: {fate}."
+    return Warning(message, hint=hint, id="jaiminho_celery.W301")
 
 
 def _contradictions() -> Iterator[CheckMessage]:

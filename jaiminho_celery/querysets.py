@@ -26,6 +26,10 @@ class EventQuerySet(LeasedQuerySet):
         """Everything that is still to be published, or to be decided by a person."""
         return self.exclude(status__in=(EventStatus.SENT, EventStatus.SKIPPED))
 
+    def unsigned(self) -> EventQuerySet:
+        """What is still to be published and was written while SIGN_EVENTS was off."""
+        return self.filter(status__in=(EventStatus.WAITING, EventStatus.PUBLISHING), signature="")
+
     def ready(self) -> EventQuerySet:
         """Unordered events that are due: those first that have been for longest."""
         without_lane = self.waiting().filter(lane__isnull=True)
