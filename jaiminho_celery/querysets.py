@@ -42,5 +42,6 @@ class EventQuerySet(LeasedQuerySet):
         """Only the events of ``stream``; None means every stream."""
         return self if stream is None else self.filter(stream=stream)
 
-    def sent_before(self, moment: datetime) -> EventQuerySet:
-        return self.filter(status=EventStatus.SENT, sent_at__lte=moment)
+    def in_state_since(self, state: EventStatus, column: str, moment: datetime) -> EventQuerySet:
+        """Events that came to rest in ``state`` no later than ``moment``, by ``column``."""
+        return self.filter(status=state, **{f"{column}__lte": moment})
