@@ -74,7 +74,12 @@ def producing(app: Celery, *, confirmed: bool = False) -> Iterator[Producer]:
         raise BrokerAway("the broker failed a moment ago")
     try:
         with pools.producers[_connection(app, confirmed)].acquire(block=True) as producer:
-            yield producer
+            try:
+                yield producer
+            except FAILURES:
+                # Closing it the polite way would wait for answers, a timeout for each.
+                producer.connection.collect()
+                raise
     except FAILURES:
         _open_until[os.getpid()] = time.monotonic() + settings.BROKER_BREAKER_SECONDS
         raise
