@@ -52,45 +52,45 @@ class Barrier:
         self.connection = connections[rows.db]
         self.passed = 0
 
-    def admits(self, event: Event) -> bool:
+    def admits(self, event: Event, patience: float) -> bool:
         """Return whether ``event``, the lane's first visible one, is its first one.
 
-        Waits ``PATIENCE_SECONDS`` at most for writers that are about to commit; False means
-        that one is still at it, and that the lane should be left alone for a while.
+        Waits ``patience`` seconds at most for writers that are about to commit, with 0 not at
+        all; False means that one is still at it, and that the lane should be left alone.
         """
         if event.pk <= self.passed:
             return True
+        deadline = time.monotonic() + patience
         match self.connection.vendor:
             case "postgresql":
-                return self._admits_by_holders(event)
+                return self._admits_by_holders(event, deadline)
             case "mysql":
-                return self._admits_by_locking_read(event)
+                return self._admits_by_locking_read(event, deadline)
         return True
 
-    def _admits_by_holders(self, event: Event) -> bool:
+    def _admits_by_holders(self, event: Event, deadline: float) -> bool:
         visible = self._visible()
         awaited = self._holders()  # read after what is visible: later writers get higher ids
-        deadline = time.monotonic() + PATIENCE_SECONDS
         while awaited:
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 return False
-            time.sleep(POLL_SECONDS)
+            _wait()
             awaited &= self._holders()
         return self._note(visible, self._ids()[:1], event)
 
-    def _admits_by_locking_read(self, event: Event) -> bool:
+    def _admits_by_locking_read(self, event: Event, deadline: float) -> bool:
         visible = self._visible()
         # As many rows as are visible, and no condition on the id: MariaDB would walk the primary
         # key for that, and stumble over the writers of other lanes.
         same = self._ids().select_for_update(nowait=True)[: len(visible)]
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
+        while True:
             try:
                 with transaction.atomic(using=self.rows.db):
                     return self._note(visible, same.all(), event)
             except DatabaseError:  # an uncommitted writer holds one of them
-                time.sleep(POLL_SECONDS)
-        return False
+                if time.monotonic() >= deadline:
+                    return False
+                _wait()
 
     def _visible(self) -> list[int]:
         return list(self._ids()[:LOOKAHEAD])
@@ -109,6 +109,10 @@ class Barrier:
         with self.connection.cursor() as cursor:
             cursor.execute(_HOLDERS, [number >> 32, number % 2**32])
             return {row[0] for row in cursor.fetchall()}
+
+
+def _wait() -> None:
+    time.sleep(POLL_SECONDS)
 
 
 def _lock_number(lane: str) -> int:

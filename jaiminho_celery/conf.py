@@ -44,7 +44,7 @@ def _exceptions(value: object) -> str | None:
     for item in value:
         loaded = _load(item)
         if not (isinstance(loaded, type) and issubclass(loaded, Exception)):
-            return f"holds {item!r}, which is not an exception class"
+            return f"holds {item!r}, which is no class derived from Exception"
     return None
 
 
@@ -66,7 +66,7 @@ def _load(value: object) -> object:
         return value
     try:
         return import_string(value)
-    except ImportError:
+    except (ImportError, TypeError, ValueError):  # the latter two for "..report" and "."
         return None
 
 
@@ -75,30 +75,39 @@ class JaiminhoSettings(AppSettings):
 
     setting_name = "JAIMINHO_CONFIG"
 
-    PERSIST_ALL_EVENTS = Setting[bool](False, boolean)
-    DELETE_AFTER_SEND = Setting[bool](False, boolean)
-    DEFAULT_ENCODER = Setting[type[JSONEncoder] | str](DjangoJSONEncoder, _encoder)
-    PUBLISH_STRATEGY = Setting[str](PublishStrategyType.PUBLISH_ON_COMMIT.value, _strategy)
-    TIME_TO_DELETE = Setting[timedelta](timedelta(days=14), _age)
-    SIGN_EVENTS = Setting[bool](True, boolean)
-    VERIFY_EVENTS_SIGNATURE = Setting[bool](True, boolean)
-    NON_RETRYABLE_EXCEPTIONS = Setting[tuple[Any, ...]]((), _exceptions)
-    DEFAULT_CAPTURE_EXCEPTION = Setting[Callable[[BaseException], None] | str | None](
-        None, _callable
+    PERSIST_ALL_EVENTS = Setting[bool](False, boolean, check=101)
+    DELETE_AFTER_SEND = Setting[bool](False, boolean, check=102)
+    DEFAULT_ENCODER = Setting[type[JSONEncoder] | str](
+        DjangoJSONEncoder,
+        _encoder,
+        example="django.core.serializers.json.DjangoJSONEncoder",
+        check=103,
     )
-    LEASE_SECONDS = Setting[float](60, positive)
-    RELAY_INTERVAL_SECONDS = Setting[float](30, positive)
-    CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive)
-    MAX_PAYLOAD_BYTES = Setting[int](256 * 1024, positive_integer)
-    BACKOFF_BASE_SECONDS = Setting[float](1, positive)
-    BACKOFF_CAP_SECONDS = Setting[float](600, positive)
-    RELAY_ROWS = Setting[int](500, positive_integer)
-    RELAY_SECONDS = Setting[float](2, positive)
-    PUBLISH_IN_BACKGROUND = Setting[bool](True, boolean)
-    PARK_BEYOND_SECONDS = Setting[float | None](600, _positive_or_none)
-    SWEEP_LANES = Setting[int](2000, positive_integer)
-    CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer)
-    DATABASES = Setting[list[str] | None](None, aliases)
+    PUBLISH_STRATEGY = Setting[str](
+        PublishStrategyType.PUBLISH_ON_COMMIT.value, _strategy, check=104
+    )
+    TIME_TO_DELETE = Setting[timedelta](timedelta(days=14), _age, check=105)
+    SIGN_EVENTS = Setting[bool](True, boolean, check=106)
+    VERIFY_EVENTS_SIGNATURE = Setting[bool](True, boolean, check=107)
+    NON_RETRYABLE_EXCEPTIONS = Setting[tuple[Any, ...]](
+        (), _exceptions, example=("django.core.exceptions.ValidationError",), check=108
+    )
+    DEFAULT_CAPTURE_EXCEPTION = Setting[Callable[[BaseException], None] | str | None](
+        None, _callable, example="shop.errors.report", check=109
+    )
+    LEASE_SECONDS = Setting[float](60, positive, check=110)
+    RELAY_INTERVAL_SECONDS = Setting[float](30, positive, check=111)
+    CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive, check=112)
+    MAX_PAYLOAD_BYTES = Setting[int](256 * 1024, positive_integer, check=113)
+    BACKOFF_BASE_SECONDS = Setting[float](1, positive, check=114)
+    BACKOFF_CAP_SECONDS = Setting[float](600, positive, check=115)
+    RELAY_ROWS = Setting[int](500, positive_integer, check=116)
+    RELAY_SECONDS = Setting[float](2, positive, check=117)
+    SWEEP_LANES = Setting[int](2000, positive_integer, check=118)
+    CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer, check=119)
+    DATABASES = Setting[list[str] | None](None, aliases, example=["default"], check=120)
+    PUBLISH_IN_BACKGROUND = Setting[bool](True, boolean, check=121)
+    PARK_BEYOND_SECONDS = Setting[float | None](600, _positive_or_none, check=122)
 
     def default_encoder(self) -> type[JSONEncoder]:
         """Return DEFAULT_ENCODER, loaded."""

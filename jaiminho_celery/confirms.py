@@ -66,10 +66,13 @@ class ConfirmingChannel:
             self.connection.drain_events(timeout=patience_seconds)
         self.confirmed -= self.refused
 
-    def discard(self) -> None:
-        """Never use this channel again."""
+    def forget(self) -> None:
+        """Never use this channel again.
+
+        The polite way of closing it would wait for an answer. It goes with its connection, or
+        was closed by the broker already.
+        """
         _channels.pop(self.connection, None)
-        self.connection.maybe_close_channel(self.channel)
 
     def _on_ack(self, number: int, multiple: bool) -> None:
         self.confirmed.update(self._settled(number, multiple))

@@ -9,7 +9,7 @@ from typing import Any
 from parviraptor_celery.drains import Budget, Report, drain, drain_lanes
 from parviraptor_celery.feeds import LaneFeed, PoolFeed
 
-from . import batches, execution, registry
+from . import barriers, batches, execution, registry
 from .barriers import Barrier
 from .batches import BatchRun
 from .conf import settings
@@ -76,9 +76,16 @@ class EventLaneFeed(_RunsEvents, LaneFeed):
         self.is_held_by_a_writer = False
 
     def candidate(self) -> Any:
+        return self._candidate(barriers.PATIENCE_SECONDS)
+
+    def candidate_at_once(self) -> Any:
+        return self._candidate(0)
+
+    def _candidate(self, patience: float) -> Any:
+        """Return what is next, after waiting ``patience`` seconds at most for each writer."""
         self.is_held_by_a_writer = False
         head = self.rows.candidate(self.lane, EventStatus.WAITING)
-        while head is not None and not self.barrier.admits(head):
+        while head is not None and not self.barrier.admits(head, patience):
             seen, head = head, self.rows.candidate(self.lane, EventStatus.WAITING)
             if head is not None and head.pk == seen.pk:
                 self.is_held_by_a_writer = True

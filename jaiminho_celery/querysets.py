@@ -26,6 +26,10 @@ class EventQuerySet(LeasedQuerySet):
         """Everything that is still to be published, or to be decided by a person."""
         return self.exclude(status__in=(EventStatus.SENT, EventStatus.SKIPPED))
 
+    def unsigned(self) -> EventQuerySet:
+        """What is still to be published and was written while SIGN_EVENTS was off."""
+        return self.filter(status__in=(EventStatus.WAITING, EventStatus.PUBLISHING), signature="")
+
     def ready(self) -> EventQuerySet:
         """Unordered events that are due: those first that have been for longest."""
         without_lane = self.waiting().filter(lane__isnull=True)
@@ -38,5 +42,6 @@ class EventQuerySet(LeasedQuerySet):
         """Only the events of ``stream``; None means every stream."""
         return self if stream is None else self.filter(stream=stream)
 
-    def sent_before(self, moment: datetime) -> EventQuerySet:
-        return self.filter(status=EventStatus.SENT, sent_at__lte=moment)
+    def in_state_since(self, state: EventStatus, column: str, moment: datetime) -> EventQuerySet:
+        """Events that came to rest in ``state`` no later than ``moment``, by ``column``."""
+        return self.filter(status=state, **{f"{column}__lte": moment})

@@ -120,7 +120,7 @@ def _confirm(delivery: Delivery, connection: Connection, positions: list[int]) -
         _publish_on(channel, delivery, positions)
         channel.await_confirms(settings.BROKER_TIMEOUT_SECONDS)
     except Exception:
-        channel.discard()
+        channel.forget()
         raise
     finally:
         delivery.arrived |= channel.confirmed - channel.refused

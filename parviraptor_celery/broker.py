@@ -138,6 +138,7 @@ def _with_a_living(connection: Connection, action: Callable[[Connection], T]) ->
 def _in_plain_terms(connection: Connection, action: Callable[[Connection], T]) -> T:
     """Turn what this transport calls a connection error into an OperationalError."""
     try:
+        connection.ensure_connection(max_retries=0)  # reading attributes would try twice
         return action(connection)
     except FAILURES:
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
@@ -16,21 +15,16 @@ from .connections import connection_problems
 from .indexes import StatusIndex
 from .lanes import REFUSED_FIELDS
 from .models import AbstractJob
+from .settings_checks import key_problems, lease_problems, time_zone_problems
+
+APP = "parviraptor_celery"
 
 
 @register("parviraptor_celery")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = [
-        Error(problem, id="parviraptor_celery.E001") for problem in settings.problems()
-    ]
-    if not django_settings.USE_TZ:
-        found.append(
-            Error(
-                "Leases and due times need time zone support.",
-                hint="Set USE_TZ = True.",
-                id="parviraptor_celery.E002",
-            )
-        )
+    found = [*key_problems(settings, APP), *time_zone_problems(APP)]
+    if not any(settings.problems()):
+        found += lease_problems(settings.setting_name, settings.LEASE_SECONDS, APP)
     return found
 
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from . import registry
 from .conf import settings
+from .deletion import delete_old
 from .models import AbstractJob
 
 
@@ -20,26 +21,24 @@ def clean_all() -> int:
 
 
 def clean(
-    queue: type[AbstractJob], using: str, progress: Callable[[int], None] = lambda deleted: None
+    queue: type[AbstractJob],
+    using: str,
+    progress: Callable[[int], None] = lambda deleted: None,
+    *,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> int:
     """Delete the processed jobs of ``queue`` that are too old; return how many.
 
-    Deletes in chunks of ``CLEAN_CHUNK_ROWS``, each in its own transaction, so that no lock is
-    held for long. ``progress`` is called with the running total after each chunk. Only
-    ``PROCESSED`` jobs are deleted, by the time of their last transition.
+    Deletes CLEAN_CHUNK_ROWS rows per transaction and keeps no more than their ids in memory;
+    ``progress`` is called with the running total after each. Only ``PROCESSED`` jobs are deleted,
+    by the time of their last transition.
     """
     border = border_of(queue)
     if border is None:
         return 0
-    old = queue.rows(using).processed_before(border).order_by("modification_date")
-    deleted = 0
-    while ids := list(old.values_list("pk", flat=True)[: settings.CLEAN_CHUNK_ROWS]):
-        count, _ = queue.rows(using).filter(pk__in=ids).processed_before(border).delete()
-        deleted += len(ids)
-        progress(deleted)
-        if not count:
-            break
-    return deleted
+    old = queue.rows(using).processed_before(border)
+    chunk_rows = settings.CLEAN_CHUNK_ROWS
+    return delete_old(old, "modification_date", chunk_rows, progress, is_stopped)
 
 
 def count_old(queue: type[AbstractJob], using: str) -> int:

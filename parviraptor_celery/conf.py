@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from django.conf import settings as django_settings
@@ -12,6 +13,18 @@ from django.core.exceptions import ImproperlyConfigured
 
 T = TypeVar("T")
 Rule = Callable[[Any], str | None]
+
+DICTIONARY_CHECK = 1
+"""The number of what is wrong with a dictionary as a whole, an unknown key for example."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a settings dictionary: its check's number, a sentence, a way out."""
+
+    check: int
+    message: str
+    hint: str
 
 
 def positive(value: Any) -> str | None:
@@ -40,16 +53,24 @@ def aliases(value: object) -> str | None:
         return None
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
         return "must be a list of database aliases"
-    unknown = sorted(str(alias) for alias in value if alias not in django_settings.DATABASES)
+    known = list(django_settings.DATABASES)  # of a list one may ask for what has no hash, too
+    unknown = sorted(str(alias) for alias in value if alias not in known)
     return f"names aliases that DATABASES lacks: {', '.join(unknown)}" if unknown else None
 
 
 class Setting(Generic[T]):
-    """One key of an app's settings dictionary: its default, and the rule it must keep."""
+    """One key of an app's settings dictionary: its default, and the rule it must keep.
 
-    def __init__(self, default: T, rule: Rule) -> None:
+    ``check`` is the number of the system check that reports a wrong value (101 makes ``E101``).
+    It belongs to the key for ever, as SILENCED_SYSTEM_CHECKS may name it: a key that goes takes
+    its number along. ``example`` is what the hint shows, where the default would not help.
+    """
+
+    def __init__(self, default: T, rule: Rule, *, check: int, example: object = None) -> None:
         self.default = default
         self.rule = rule
+        self.check = check
+        self.example = default if example is None else example
 
     def __set_name__(self, owner: type[AppSettings], name: str) -> None:
         self.name = name
@@ -83,18 +104,24 @@ class AppSettings:
         """Return every setting by its name."""
         return {name: item for name, item in vars(cls).items() if isinstance(item, Setting)}
 
-    def problems(self) -> Iterator[str]:
-        """Yield a sentence for each unknown key and each value that breaks its rule."""
-        value = getattr(django_settings, self.setting_name, {})
+    def problems(self) -> Iterator[Problem]:
+        """Yield a problem for each unknown key and each value that breaks its rule."""
+        name, value = self.setting_name, getattr(django_settings, self.setting_name, {})
         if not isinstance(value, Mapping):
-            yield f"{self.setting_name} must be a dictionary."
+            hint = f"Write {name} = {{}}, with the keys that you want to change in it."
+            yield Problem(DICTIONARY_CHECK, f"{name} must be a dictionary.", hint)
             return
         known = self.known()
         for key, item in value.items():
             if key not in known:
-                yield f"{self.setting_name} has the unknown key {key!r}. " + _suggest(key, known)
+                message = f"{name} has the unknown key {key!r}."
+                yield Problem(DICTIONARY_CHECK, message, _suggest(key, known))
             elif problem := known[key].rule(item):
-                yield f"{self.setting_name}[{key!r}] {problem}."
+                setting = known[key]
+                hint = (
+                    f"For example {key!r}: {setting.example!r}. Without the key its default holds."
+                )
+                yield Problem(setting.check, f"{name}[{key!r}] {problem}.", hint)
 
 
 def _suggest(key: object, known: Mapping[str, object]) -> str:
@@ -107,19 +134,19 @@ class ParviraptorSettings(AppSettings):
 
     setting_name = "PARVIRAPTOR_CONFIG"
 
-    LEASE_SECONDS = Setting[float](60, positive)
-    DISPATCH_INTERVAL_SECONDS = Setting[float](30, positive)
-    CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive)
-    MAX_WORKER_DEATHS = Setting[int](3, positive_integer)
-    KICK_JOBS = Setting[int](500, positive_integer)
-    KICK_SECONDS = Setting[float](2, positive)
-    SWEEP_LANES = Setting[int](2000, positive_integer)
-    RETRY_COUNTDOWN_CAP_SECONDS = Setting[float](600, positive)
-    BROKER_TIMEOUT_SECONDS = Setting[float](1, positive)
-    BROKER_BREAKER_SECONDS = Setting[float](5, positive)
-    CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer)
-    DATABASES = Setting[list[str] | None](None, aliases)
-    MONITORING_IS_OPEN = Setting[bool](True, boolean)
+    LEASE_SECONDS = Setting[float](60, positive, check=101)
+    DISPATCH_INTERVAL_SECONDS = Setting[float](30, positive, check=102)
+    CLEAN_INTERVAL_SECONDS = Setting[float](3600, positive, check=103)
+    MAX_WORKER_DEATHS = Setting[int](3, positive_integer, check=104)
+    KICK_JOBS = Setting[int](500, positive_integer, check=105)
+    KICK_SECONDS = Setting[float](2, positive, check=106)
+    SWEEP_LANES = Setting[int](2000, positive_integer, check=107)
+    RETRY_COUNTDOWN_CAP_SECONDS = Setting[float](600, positive, check=108)
+    BROKER_TIMEOUT_SECONDS = Setting[float](1, positive, check=109)
+    BROKER_BREAKER_SECONDS = Setting[float](5, positive, check=110)
+    CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer, check=111)
+    DATABASES = Setting[list[str] | None](None, aliases, example=["default"], check=112)
+    MONITORING_IS_OPEN = Setting[bool](True, boolean, check=113)
 
 
 settings = ParviraptorSettings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Warning
@@ -22,9 +23,9 @@ def connection_problems(app: str) -> Iterator[CheckMessage]:
                     '"init_command": "PRAGMA journal_mode=WAL;"}.',
                     id=f"{app}.W001",
                 )
-            case "mysql" if options.get("isolation_level", "read committed") != "read committed":
+            case "mysql" if _isolation_level(options) != "read committed":
                 yield Warning(
-                    f"Database {alias!r} runs at {options['isolation_level']!r}, where looking "
+                    f"Database {alias!r} runs at {_isolation_level(options)!r}, where looking "
                     "for the next row blocks those who write one.",
                     hint="Leave OPTIONS['isolation_level'] at Django's default, read committed.",
                     id=f"{app}.W002",
@@ -36,3 +37,9 @@ def connection_problems(app: str) -> Iterator[CheckMessage]:
             hint="Set CELERY_DB_REUSE_MAX = 1000 (tasks per connection) in Django's settings.",
             id=f"{app}.W003",
         )
+
+
+def _isolation_level(options: dict[str, Any]) -> str:
+    """Return the level that Django asks for; None leaves it to the server."""
+    level = options.get("isolation_level", "read committed")
+    return str(level).lower() if level else "the server's default, mostly repeatable read"

@@ -67,6 +67,13 @@ class LaneFeed:
         """Return the row that is next, annotated by ``as_candidates()``, or None."""
         raise NotImplementedError
 
+    def candidate_at_once(self) -> Any:
+        """Return ``candidate()``, or None if that would mean to wait for somebody.
+
+        Asked between a run and its settlement, where a crash repeats the run.
+        """
+        return self.candidate()
+
     def clear_obstacle(self, row: Any) -> bool:
         """Deal with the earlier row that holds the candidate; False leaves the lane alone."""
         return False
@@ -85,7 +92,7 @@ class LaneFeed:
         """
         if not run.leaves_lane:
             return None
-        row = alone(self.using, self.candidate)
+        row = alone(self.using, self.candidate_at_once)
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
     def _hand_off(self, run: Any, successor: Any) -> Callable[[], Any]:

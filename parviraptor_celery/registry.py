@@ -42,12 +42,13 @@ def get_queue(label: str) -> type[AbstractJob]:
 
 def for_each_queue(
     body: Callable[[type[AbstractJob], str], Any], queues: list[type[AbstractJob]] | None = None
-) -> None:
+) -> list[str]:
     """Call ``body`` with each queue (of ``queues``, or of all) and each of its databases.
 
     One that fails doesn't keep the others waiting: during a deploy a table may be missing yet,
-    and one of several databases may be away.
+    and one of several databases may be away. Returns what was left out.
     """
+    left_out = []
     for queue in all_queues() if queues is None else queues:
         for using in aliases_of(queue):
             try:
@@ -55,6 +56,8 @@ def for_each_queue(
             except Error:
                 logger.exception("%s in %s was left out", queue._meta.label, using)
                 connections[using].close_if_unusable_or_obsolete()
+                left_out.append(f"{queue._meta.label} in {using}")
+    return left_out
 
 
 def aliases_of(queue: type[AbstractJob]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaiminho_celery.constants import PublishStrategyType
 from jaiminho_celery.models import Event
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
 from parviraptor_celery.drains import Budget
-from tests.integration.threads import at_once, open_transaction
+from tests.integration.threads import OpenTransaction, at_once, open_transaction
 
 CONCURRENT = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
 
@@ -130,6 +131,36 @@ def test_a_writer_of_another_key_holds_nobody(using: str) -> None:
         late.committed()
     relay(using)
     assert published == [["b", 2], ["a", 1]]
+
+
+@CONCURRENT
+def test_an_event_that_was_published_is_settled_before_the_relay_waits_for_a_writer(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash while it waits must not repeat the event."""
+    late: list[OpenTransaction] = []
+    seen: list[list[str]] = []
+
+    def wait() -> None:
+        seen.append([event.status for event in Event.rows(using).order_by("id")])
+        late[0].committed()
+
+    monkeypatch.setattr(barriers, "_wait", wait)
+    monkeypatch.setattr(barriers, "PATIENCE_SECONDS", 20)
+    with ExitStack() as writers:
+
+        @save_to_outbox_stream("ordered", "keep-order", using=using, name="tests.ordered")
+        def publish(payload: Any) -> None:
+            published.append(payload)
+            if payload == "first":
+                late.append(writers.enter_context(open_transaction(using, lambda: publish("2nd"))))
+                publish("third")
+
+        publish("first")
+        relay(using)
+
+    assert seen[0] == ["SENT", "WAITING"]
+    assert published == ["first", "2nd", "third"]
 
 
 def test_two_relays_at_once_deliver_each_event_once_and_in_order(

@@ -5,12 +5,17 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from parviraptor_celery import cleanup, registry
+from parviraptor_celery.console import Progress, Stop
 from parviraptor_celery.exceptions import UnknownQueue
 from parviraptor_celery.models import AbstractJob
 
 
 class Command(BaseCommand):
-    help = "Deletes processed jobs that are older than their queue keeps them."
+    help = (
+        "Deletes processed jobs that are older than their queue keeps them. "
+        "SIGTERM or SIGINT ends it after the current chunk. "
+        "Exit codes: 0 all done; 1 a queue was left out; 130 or 143 stopped before the end."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -23,9 +28,17 @@ class Command(BaseCommand):
     def handle(
         self, *args: Any, dry_run: bool, all_queues: bool, queue: str | None, **options: Any
     ) -> None:
-        for model in registry.all_queues() if all_queues else [self._get(queue)]:
-            for using in registry.aliases_of(model):
-                self.stdout.write(self._clean(model, using, dry_run))
+        queues = registry.all_queues() if all_queues else [self._get(queue)]
+        with Stop() as stop:
+
+            def clean(model: type[AbstractJob], using: str) -> None:
+                if not stop.is_requested():
+                    self.stdout.write(self._clean(model, using, dry_run, stop))
+
+            left_out = registry.for_each_queue(clean, queues)
+        if left_out:
+            raise CommandError(f"{', '.join(left_out)} could not be cleaned.")
+        stop.raise_if_requested()
 
     def _get(self, label: str | None) -> type[AbstractJob]:
         try:
@@ -33,14 +46,15 @@ class Command(BaseCommand):
         except UnknownQueue as error:
             raise CommandError(str(error)) from error
 
-    def _clean(self, queue: type[AbstractJob], using: str, dry_run: bool) -> str:
+    def _clean(self, queue: type[AbstractJob], using: str, dry_run: bool, stop: Stop) -> str:
         name = f"{queue._meta.label} in {using}"
         if cleanup.border_of(queue) is None:
             return f"{name}: keeps its jobs for ever"
         if dry_run:
             return f"{name}: would delete {cleanup.count_old(queue, using)} jobs"
-        return f"{name}: deleted {cleanup.clean(queue, using, self._show)} jobs"
-
-    def _show(self, deleted: int) -> None:
-        if self.stdout.isatty():
-            self.stdout.write(f"  {deleted} deleted so far\r", ending="")
+        progress = Progress(self.stdout, name)
+        try:
+            deleted = cleanup.clean(queue, using, progress, is_stopped=stop.is_requested)
+        finally:
+            progress.end()
+        return f"{name}: deleted {deleted} jobs"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 
 from jaiminho_celery.models import Event
@@ -127,3 +128,83 @@ class TestEventCleaner:
             Event.objects.create(version=1, status="SENT", sent_at=sent_at)
         assert "2 events deleted" in run("event_cleaner")
         assert Event.objects.count() == 1
+
+    def test_deletes_skipped_events_when_asked_to(self) -> None:
+        self.make_old()
+        assert "1 events deleted" in run("event_cleaner", "--state", "skipped")
+        assert statuses() == ["SENT", "DEAD"]
+
+    def test_deletes_both_when_asked_to(self) -> None:
+        self.make_old()
+        assert "2 events deleted" in run("event_cleaner", "--state=SENT", "--state=SKIPPED")
+        assert statuses() == ["DEAD"]
+
+    @pytest.mark.parametrize("state", ["DEAD", "WAITING", "PUBLISHING", "OLD"])
+    def test_refuses_to_delete_what_waits_or_is_dead(self, state: str) -> None:
+        with pytest.raises(CommandError, match="choose from"):
+            run("event_cleaner", "--state", state)
+
+    def test_only_counts_when_asked_to(self) -> None:
+        self.make_old()
+        out = run("event_cleaner", "--dry-run", "--state=SENT", "--state=SKIPPED")
+        assert out.splitlines() == [
+            "default: would delete 1 SENT events",
+            "default: would delete 1 SKIPPED events",
+        ]
+        assert Event.objects.count() == 3
+
+    def test_says_only_the_result_in_a_pipe(self) -> None:
+        self.make_old()
+        assert run("event_cleaner") == "1 events deleted\n"
+
+    def test_shows_a_person_how_far_it_is(self, settings: Any) -> None:
+        settings.JAIMINHO_CONFIG = {"CLEAN_CHUNK_ROWS": 1}
+        self.make_old()
+        self.make_old()
+        terminal = Terminal()
+        call_command("event_cleaner", stdout=terminal)
+        shown = terminal.getvalue()
+        assert "\rdefault: SENT: 1 rows deleted, " in shown
+        assert "\rdefault: SENT: 2 rows deleted, " in shown
+        assert shown.endswith(" rows/s\n2 events deleted\n")
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_ends_after_the_chunk_when_it_is_told_to_stop(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+    ) -> None:
+        settings.JAIMINHO_CONFIG = {"CLEAN_CHUNK_ROWS": 2}
+        for _ in range(5):
+            self.make_old()
+        monkeypatch.setattr(
+            "jaiminho_celery.management.commands.event_cleaner.Progress.__call__",
+            lambda progress, rows: signal.raise_signal(number),
+        )
+        before, out = signal.getsignal(number), StringIO()
+        with pytest.raises(CommandError, match=f"Stopped by {number.name}") as caught:
+            call_command("event_cleaner", "--state=SENT", "--state=SKIPPED", stdout=out)
+        assert caught.value.returncode == code
+        assert out.getvalue() == "2 events deleted\n"
+        assert signal.getsignal(number) == before
+
+    def test_fails_when_a_database_could_not_be_cleaned(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: Any, **kwargs: Any) -> int:
+            raise OperationalError("away")
+
+        monkeypatch.setattr("jaiminho_celery.cleanup.clean", fail)
+        with pytest.raises(CommandError, match="The outbox in default") as caught:
+            run("event_cleaner")
+        assert caught.value.returncode == 1
+
+    def make_old(self) -> None:
+        """A row of each state that a person could want to be rid of."""
+        old = timezone.now() - timedelta(days=15)
+        Event.objects.create(version=1, status="SENT", sent_at=old)
+        Event.objects.create(version=1, status="SKIPPED", modified_at=old)
+        Event.objects.create(version=1, status="DEAD", modified_at=old)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True

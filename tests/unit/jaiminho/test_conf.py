@@ -17,7 +17,7 @@ from jaiminho_celery.conf import settings as outbox_settings
 def complaints(settings: Any, config: Any) -> list[str]:
     settings.JAIMINHO_CONFIG = config
     messages = run_checks(tags=["jaiminho_celery"])
-    return [m.msg for m in messages if m.id == "jaiminho_celery.E001"]
+    return [f"{m.msg} {m.hint}" for m in messages]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,7 @@ WRONG = [
     ("DELETE_AFTER_SEND", 1),
     ("DEFAULT_ENCODER", "no.such.Encoder"),
     ("DEFAULT_ENCODER", "nothing"),
+    ("DEFAULT_ENCODER", "..nothing"),
     ("DEFAULT_ENCODER", dict),
     ("DEFAULT_ENCODER", DjangoJSONEncoder()),
     ("PUBLISH_STRATEGY", "in-order"),
@@ -98,6 +99,7 @@ WRONG = [
     ("NON_RETRYABLE_EXCEPTIONS", "builtins.ValueError"),
     ("NON_RETRYABLE_EXCEPTIONS", ("builtins.NoSuchError",)),
     ("NON_RETRYABLE_EXCEPTIONS", (dict,)),
+    ("NON_RETRYABLE_EXCEPTIONS", (BaseException,)),
     ("NON_RETRYABLE_EXCEPTIONS", (ValueError("an instance"),)),
     ("DEFAULT_CAPTURE_EXCEPTION", "no.such.function"),
     ("DEFAULT_CAPTURE_EXCEPTION", 5),
@@ -105,6 +107,7 @@ WRONG = [
     ("RELAY_INTERVAL_SECONDS", -1),
     ("MAX_PAYLOAD_BYTES", 1.5),
     ("DATABASES", ["nowhere"]),
+    ("DATABASES", [["default"]]),
     ("DATABASES", "default"),
 ]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from io import StringIO
+from typing import Any, ClassVar
 
 import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.core.management import call_command
 
 from jaiminho_celery import signals
 from jaiminho_celery.exceptions import BadEventSignature
@@ -62,6 +65,13 @@ def test_the_key_can_be_rotated(settings: Any) -> None:
     settings.SECRET_KEY_FALLBACKS = ["a much older key", "the old key"]
     verify(old)
     verify(event())
+
+
+def test_a_process_with_the_old_key_runs_what_one_with_the_new_key_wrote(settings: Any) -> None:
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "the new key", ["the old key"]
+    new = event()
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "the old key", ["the new key"]
+    verify(new)
 
 
 def test_the_message_tells_unsigned_from_changed() -> None:
@@ -142,6 +152,103 @@ def test_signing_can_be_switched_off_and_then_nothing_passes_the_check(
     let_be_due()
     relay()
     assert (outbox.calls, only().status) == ([], "DEAD")
+
+
+@pytest.mark.django_db
+class TestSwitchingSigningOn:
+    """Two steps: first sign and let both kinds through, then let only signed events through."""
+
+    FIRST: ClassVar[Any] = {"SIGN_EVENTS": True, "VERIFY_EVENTS_SIGNATURE": False}
+    SECOND: ClassVar[Any] = {"SIGN_EVENTS": True, "VERIFY_EVENTS_SIGNATURE": True}
+
+    @pytest.fixture(autouse=True)
+    def unsigned(self, outbox: Any, settings: Any) -> None:
+        """An event from before."""
+        settings.JAIMINHO_CONFIG = {"SIGN_EVENTS": False, "VERIFY_EVENTS_SIGNATURE": False}
+        outbox.in_order("unsigned")
+        assert only().signature == ""
+
+    def test_the_first_step_delivers_both_kinds(self, outbox: Any, settings: Any) -> None:
+        settings.JAIMINHO_CONFIG = self.FIRST
+        outbox.in_order("signed")
+        assert [bool(event.signature) for event in Event.objects.order_by("id")] == [False, True]
+        relay()
+        assert [args for _, args, _ in outbox.calls] == [("unsigned",), ("signed",)]
+
+    def test_a_check_of_the_database_counts_what_still_waits(
+        self, outbox: Any, settings: Any
+    ) -> None:
+        settings.JAIMINHO_CONFIG = self.FIRST
+        outbox.in_order("signed")
+        [message] = found()
+        assert message.msg.startswith("1 unsigned events wait in 'default': it is too early")
+        relay()
+        assert found() == []
+
+    def test_after_the_second_step_what_was_forgotten_is_told_and_becomes_a_dead_letter(
+        self, outbox: Any, settings: Any
+    ) -> None:
+        settings.JAIMINHO_CONFIG = self.SECOND
+        [message] = found()
+        assert message.hint is not None
+        assert "VERIFY_EVENTS_SIGNATURE to False" in message.hint
+        relay()
+        assert (outbox.calls, only().status) == ([], "DEAD")
+        assert only().error_message == "it is not signed"
+        assert found() == []
+
+    def test_a_dead_letter_is_published_once_a_person_has_signed_it(
+        self, outbox: Any, settings: Any
+    ) -> None:
+        settings.JAIMINHO_CONFIG = self.SECOND
+        relay()
+        only().replay()
+        relay()
+        assert only().status == "DEAD", "replaying alone changes nothing about the row"
+        event = only()
+        event.signature = sign(event)
+        event.save(update_fields=["signature"])
+        event.replay()
+        relay()
+        assert [args for _, args, _ in outbox.calls] == [("unsigned",)]
+
+    def test_who_signs_nothing_is_not_told(self) -> None:
+        assert found() == []
+
+    def test_a_database_without_the_table_has_none(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.JAIMINHO_CONFIG = self.FIRST
+        assert len(found()) == 1
+        monkeypatch.setattr(Event._meta, "db_table", "not_migrated_yet")
+        assert found() == []
+
+    def test_the_command_shows_the_warning_where_it_is_asked_about_the_database(
+        self, settings: Any
+    ) -> None:
+        settings.JAIMINHO_CONFIG = self.FIRST
+        assert "jaiminho_celery.W301" in check("--database", "default")
+        assert "jaiminho_celery.W301" not in check()
+
+
+@pytest.mark.django_db
+def test_switching_signing_off_without_verification_is_told_before(settings: Any) -> None:
+    settings.JAIMINHO_CONFIG = {"SIGN_EVENTS": False}
+    assert [message.id for message in run_checks(tags=["jaiminho_celery"])] == [
+        "jaiminho_celery.E201"
+    ]
+
+
+def found() -> list[CheckMessage]:
+    """Return what the checks of the database say about signatures."""
+    messages = run_checks(tags=["database"], databases=["default"])
+    return [message for message in messages if message.id == "jaiminho_celery.W301"]
+
+
+def check(*arguments: str) -> str:
+    out = StringIO()
+    call_command("check", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
 
 
 @pytest.mark.django_db

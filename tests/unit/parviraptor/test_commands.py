@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
@@ -125,3 +126,50 @@ class TestCleanOldProcessedJobs:
     def test_wants_one_answer(self) -> None:
         with pytest.raises(CommandError, match="not allowed with"):
             run("clean_old_processed_jobs", "--all-queues", "--queue", "testapp.FreeJob")
+
+    def test_shows_a_person_how_far_it_is(self, settings: Any) -> None:
+        settings.PARVIRAPTOR_CONFIG = {"CLEAN_CHUNK_ROWS": 1}
+        terminal = Terminal()
+        call_command("clean_old_processed_jobs", "--queue=testapp.FreeJob", stdout=terminal)
+        shown = terminal.getvalue()
+        assert "\rtestapp.FreeJob in default: 1 rows deleted, " in shown
+        assert "\rtestapp.FreeJob in default: 2 rows deleted, " in shown
+        assert shown.endswith(" rows/s\ntestapp.FreeJob in default: deleted 2 jobs\n")
+
+    def test_says_only_the_results_in_a_pipe(self) -> None:
+        out = run("clean_old_processed_jobs", "--queue=testapp.FreeJob")
+        assert out == "testapp.FreeJob in default: deleted 2 jobs\n"
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_ends_after_the_chunk_when_it_is_told_to_stop(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+    ) -> None:
+        settings.PARVIRAPTOR_CONFIG = {"CLEAN_CHUNK_ROWS": 1}
+        monkeypatch.setattr(
+            "parviraptor_celery.management.commands.clean_old_processed_jobs.Progress.__call__",
+            lambda progress, rows: signal.raise_signal(number),
+        )
+        before = signal.getsignal(number)
+        with pytest.raises(CommandError, match=f"Stopped by {number.name}") as caught:
+            run("clean_old_processed_jobs", "--all-queues")
+        assert caught.value.returncode == code
+        assert FreeJob.objects.count() + FifoJob.objects.count() == 2
+        assert signal.getsignal(number) == before
+
+    def test_fails_when_a_queue_could_not_be_cleaned(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(queue: Any, *args: Any, **kwargs: Any) -> int:
+            if queue is FifoJob:
+                raise OperationalError("away")
+            return 7
+
+        monkeypatch.setattr("parviraptor_celery.cleanup.clean", fail)
+        out = StringIO()
+        with pytest.raises(CommandError, match=r"testapp\.FifoJob in default could not") as caught:
+            call_command("clean_old_processed_jobs", "--all-queues", stdout=out)
+        assert caught.value.returncode == 1
+        assert "testapp.FreeJob in default: deleted 7 jobs" in out.getvalue()
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True

@@ -15,7 +15,7 @@ from parviraptor_celery.conf import settings as queue_settings
 def complaints(settings: Settings, config: Any) -> list[str]:
     settings.PARVIRAPTOR_CONFIG = config
     messages = run_checks(tags=["parviraptor_celery"])
-    return [m.msg for m in messages if m.id == "parviraptor_celery.E001"]
+    return [f"{m.msg} {m.hint}" for m in messages]
 
 
 @pytest.mark.parametrize(
