@@ -133,11 +133,12 @@ def thawed(kept: Any, app: Celery) -> Any:
 def _attributes(entity: Any) -> Any:
     """Return what differs from kombu's defaults, as far as a declaration may need it."""
     given = {name: getattr(entity, name) for name, _ in entity.attrs if name in _DECLARED}
-    return {name: _plain(value) for name, value in given.items() if value not in (None, [], "")}
+    plain = {name: _plain(value) for name, value in given.items()}
+    return {name: value for name, value in plain.items() if value not in (None, [], "")}
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set):
         return [_plain(item) for item in value]
     return _attributes(value) if hasattr(value, "attrs") else value
 

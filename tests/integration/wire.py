@@ -14,7 +14,7 @@ from uuid import UUID
 import redis
 from celery import Celery
 from celery._state import _task_stack, _tls
-from kombu import Connection, Exchange, Queue
+from kombu import Connection, Exchange, Queue, pools
 
 from jaiminho_celery.app import OutboxCelery
 from parviraptor_celery import broker
@@ -43,7 +43,7 @@ class Broker:
         if self.is_redis:
             self.client = redis.Redis.from_url(url)
             self.pubsub = self.client.pubsub(ignore_subscribe_messages=True)
-            self.pubsub.psubscribe(f"*{name}-fanout*")
+            self.pubsub.psubscribe(f"*{name}-*")
         for queue in self.queues:
             queue(self.connection.default_channel).declare()
 
@@ -73,6 +73,7 @@ class Broker:
             self.pubsub.close()
             self.client.close()
         self.connection.release()
+        pools.reset()  # closes what the applications left open
 
     def _taken_from_redis(self) -> dict[str, list[Any]]:
         lists = {}
@@ -93,8 +94,10 @@ class Broker:
             taken[queue.name] = []
             while (message := channel.basic_get(queue.name, no_ack=True)) is not None:
                 info = {key: message.delivery_info[key] for key in ("exchange", "routing_key")}
+                properties = {**message.properties}
+                headers = properties.pop("application_headers")
                 taken[queue.name].append(
-                    {"body": message.body, "properties": message.properties, **info}
+                    {"body": message.body, "headers": headers, "properties": properties, **info}
                 )
         return taken
 
