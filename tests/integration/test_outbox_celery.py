@@ -366,7 +366,11 @@ def _add(x: int, y: int) -> int:
 
 def _working(at: Broker, *, backend: str) -> Any:
     app = OutboxCelery("work", broker=at.url, backend=backend)
-    app.conf.update(task_default_queue=at.name, worker_hijack_root_logger=False)
+    app.conf.update(
+        task_default_queue=at.name,
+        worker_hijack_root_logger=False,
+        broker_heartbeat=1,  # makes the worker's loop look soon whether it has to stop
+    )
     app.task(name="work.add", shared=False)(_add)
     app.set_default()
     app.finalize()
