@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
 from weakref import WeakValueDictionary
 
 from celery import Celery
 from django.utils import timezone
 from django.utils.module_loading import import_string
-from kombu import Producer
 
 from parviraptor_celery import broker
 
@@ -28,82 +26,25 @@ NAME = "celery.message"
 PARKED_ROUNDS = 2
 """So many rounds of the relay before it is due, a parked message goes to the broker."""
 
-_apps: WeakValueDictionary[str, Celery] = WeakValueDictionary()
-
-
-class Capture(Producer):
-    """A producer that keeps what it is given instead of publishing it; does no I/O.
-
-    What it keeps is what would have gone to the broker: the body is serialized and compressed
-    here, and stays the same bytes from now on.
-    """
-
-    def __init__(self, connection: Any) -> None:
-        self._bound_to = connection
-        self.messages: list[dict[str, Any]] = []
-        super().__init__(None, auto_declare=False)  # type: ignore[arg-type]
-
-    @property
-    def connection(self) -> Any:
-        return self._bound_to
-
-    def publish(
-        self,
-        body: Any,
-        routing_key: str | None = None,
-        delivery_mode: Any = None,
-        mandatory: bool = False,
-        immediate: bool = False,
-        priority: int = 0,
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        serializer: str | None = None,
-        headers: dict[str, Any] | None = None,
-        compression: str | None = None,
-        exchange: Any = None,
-        retry: bool = False,
-        retry_policy: Any = None,
-        declare: Any = None,
-        expiration: float | None = None,
-        timeout: float | None = None,
-        confirm_timeout: float | None = None,
-        **properties: Any,
-    ) -> None:
-        """Keep the message; retries and timeouts are the relay's business."""
-        headers = {} if headers is None else dict(headers)
-        exchange, delivery_mode = self._delivery_details(
-            exchange or self.exchange,  # type: ignore[arg-type]
-            delivery_mode,
-        )
-        body, content_type, content_encoding = self._prepare(
-            body, serializer, content_type, content_encoding, compression, headers
-        )
-        self.messages.append(
-            {
-                "body": body.encode() if isinstance(body, str) else bytes(body),
-                "exchange": exchange,
-                "routing_key": routing_key or "",
-                "delivery_mode": delivery_mode,
-                "priority": priority,
-                "content_type": content_type,
-                "content_encoding": content_encoding,
-                "headers": headers,
-                "expiration": expiration,
-                "queues": [entity.name for entity in declare or () if hasattr(entity, "exchange")],
-                "properties": properties,
-            }
-        )
+_apps: WeakValueDictionary[str | None, Celery] = WeakValueDictionary()
 
 
 def remember(app: Celery) -> None:
-    """Let messages of ``app`` be published by it, in this process, rather than by another app."""
-    if app.main:
-        _apps[app.main] = app
+    """Let ``app_named`` find ``app``."""
+    _apps[app.main] = app
 
 
-def publish(messages: list[Message], app: str | None = None) -> None:
+def app_named(name: str | None) -> Celery:
+    """Return this process's app of that name, else its current one.
+
+    Messages go to the broker of the app that sent them, should there be several in a process.
+    """
+    return _apps.get(name) or broker.this_app()
+
+
+def publish(messages: list[Message]) -> None:
     """Put the frozen messages of one event on the wire."""
-    (error,) = publish_many([([messages], {"app": app})])
+    (error,) = publish_many([([messages], {})])
     if error is not None:
         raise error
 
@@ -119,8 +60,8 @@ def publish_many(calls: list[Call]) -> list[Exception | None]:
     return errors
 
 
-def enqueue(app: Celery, messages: list[Message], using: str | None = None) -> None:
-    """Write messages of ``app`` that belong together as one event, in the caller's transaction.
+def enqueue(messages: list[Message], using: str | None = None) -> None:
+    """Write messages that belong together as one event, in the caller's transaction.
 
     A task that is due only beyond PARK_BEYOND_SECONDS stays in the database until shortly before:
     no worker holds it, and no visibility timeout delivers it again and again meanwhile
@@ -133,19 +74,14 @@ def enqueue(app: Celery, messages: list[Message], using: str | None = None) -> N
         PayloadTooLarge, NotSerializable: before anything is written.
     """
     function = FUNCTION if using is None else replace(FUNCTION, using=using)
-    kwargs = {"app": app.main}
-    import_string(WRITE)(function, (messages,), kwargs, run_after=_parked_until(messages))
+    import_string(WRITE)(function, (messages,), {}, run_after=_parked_until(messages))
 
 
 def _by_app(calls: list[Call]) -> dict[Celery, list[int]]:
-    """Return the positions of the calls by the app that sends them: the one that froze them.
-
-    Where this process has no app of that name, its own is as good.
-    """
+    """Return the positions of the calls by the app that they go out through."""
     found: dict[Celery, list[int]] = {}
-    for at, (_, kwargs) in enumerate(calls):
-        app = _apps.get(kwargs.get("app") or "") or broker.this_app()
-        found.setdefault(app, []).append(at)
+    for at, ((messages, *_), _) in enumerate(calls):
+        found.setdefault(app_named(messages[0]["app"]), []).append(at)
     return found
 
 

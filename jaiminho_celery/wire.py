@@ -11,6 +11,7 @@ A message that is wrong by itself fails alone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,9 +25,12 @@ from parviraptor_celery import broker
 from parviraptor_celery.conf import settings
 
 from .confirms import ConfirmingChannel
+from .entities import thawed
 from .exceptions import NotRouted
 
 Message = dict[str, Any]
+
+_OURS = ("app", "declare", "properties")
 
 REDIS_COMMANDS = 100_000
 """More than the messages of a batch ever make, so that each batch is one round trip."""
@@ -161,24 +165,27 @@ def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> No
     Redis knows an exchange only on connections that declared it, and loses what is sent to
     another; so all queues are declared before a message to a named exchange.
     """
-    known: Any = delivery.app.amqp.queues
     messages = [delivery.messages[at] for at in positions]
-    names = {name for message in messages for name in message["queues"]}
+    kept = {
+        json.dumps(one, sort_keys=True, default=str): one for m in messages for one in m["declare"]
+    }
     if any(message["exchange"] for message in messages):
-        names.update(known)
-    for name in sorted(names):
-        if name in known or known.create_missing:
-            producer.maybe_declare(known[name])
+        kept |= {json.dumps(name): name for name in delivery.app.amqp.queues}
+    for _, one in sorted(kept.items()):
+        if (entity := thawed(one, delivery.app)) is not None:
+            producer.maybe_declare(entity)
+
+
+def _text_of(entity: object) -> str:
+    return json.dumps(entity, sort_keys=True, default=str)
 
 
 def _publish(app: Celery, producer: Producer, message: Message) -> None:
-    options = dict(message)
-    properties = options.pop("properties")
-    del options["queues"]
+    options = {name: value for name, value in message.items() if name not in _OURS}
     if options["expiration"] is not None:
-        options["expiration"] = _time_left(message)
+        options["expiration"] = _seconds_until(options["expiration"])
     mandatory = _is_for_somebody(app, message)
-    producer.publish(**options, **properties, mandatory=mandatory, retry=False)
+    producer.publish(**options, **message["properties"], mandatory=mandatory, retry=False)
 
 
 def _is_for_somebody(app: Celery, message: Message) -> bool:
@@ -195,9 +202,6 @@ def _is_for_somebody(app: Celery, message: Message) -> bool:
     return exchange is None or exchange.type != "fanout"
 
 
-def _time_left(message: Message) -> float:
+def _seconds_until(expiration: datetime) -> float:
     """Return the seconds until the message expires: the broker counts from the publish."""
-    expires = message["headers"].get("expires")
-    if not expires:
-        return float(message["expiration"])
-    return max(0.0, (datetime.fromisoformat(expires) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (expiration - datetime.now(UTC)).total_seconds())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -157,7 +158,9 @@ def _pool(app: Celery) -> Any:
         connection = app.connection_for_write(connect_timeout=seconds)
         options = {**(app.conf.broker_transport_options or {}), **_timeouts(connection, seconds)}
         options.pop("confirm_publish", None)  # which waits message by message
-        known[key] = connection.clone(transport_options=options).Pool(app.conf.broker_pool_limit)
+        pool = connection.clone(transport_options=options).Pool(app.conf.broker_pool_limit)
+        weakref.finalize(app, pool.force_close_all).atexit = False  # type: ignore[misc]
+        known[key] = pool
     return known[key]
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from jaiminho_celery import hooks, messages, sweep, wire
 from jaiminho_celery import signals as event_signals
 from jaiminho_celery.app import OutboxCelery
+from jaiminho_celery.capture import Capture
 from jaiminho_celery.models import Event
 from parviraptor_celery import broker
 from parviraptor_celery.drains import Budget
@@ -38,7 +39,7 @@ def app(broker_url: str, queue_name: str) -> Any:
 
 def frozen(app: Any, number: int, **options: Any) -> list[dict[str, Any]]:
     """Return the message of one task as OutboxCelery freezes it."""
-    capture = messages.Capture(app.connection_for_write())
+    capture = Capture(app)
     super(OutboxCelery, app).send_task("wire.add", (number, 0), producer=capture, **options)
     return capture.messages
 
@@ -49,7 +50,7 @@ def leave_to_the_relay(app: Any, using: str, count: int, **options: Any) -> None
         patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
         with transaction.atomic(using=using):
             for number in range(count):
-                messages.enqueue(app, frozen(app, number, **options), using)
+                messages.enqueue(frozen(app, number, **options), using)
     expire(using)
 
 
@@ -148,7 +149,7 @@ def test_a_message_that_the_transport_refuses_fails_alone(
     broken[0]["priority"] = "urgent"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
-        messages.enqueue(app, broken, using)
+        messages.enqueue(broken, using)
     expire(using)
 
     relay(using)
@@ -241,10 +242,10 @@ def test_a_connection_that_died_unnoticed_is_replaced_and_nothing_waits(
 ) -> None:
     with in_front_of(broker_url) as proxy:
         app = make_app(OutboxCelery, proxy.url, queue_name)
-        messages.enqueue(app, frozen(app, 1), using)
+        messages.enqueue(frozen(app, 1), using)
         assert hooks.flush()
         proxy.cut()
-        messages.enqueue(app, frozen(app, 2), using)
+        messages.enqueue(frozen(app, 2), using)
         assert hooks.flush()
 
     assert statuses(using) == []
@@ -264,7 +265,7 @@ def test_functions_and_messages_take_turns_by_their_due_time(
         patch.setattr("django.db.router.db_for_write", lambda *_, **__: using)
         for number in range(3):
             outbox.bare(number)
-            messages.enqueue(app, frozen(app, number), using)
+            messages.enqueue(frozen(app, number), using)
     expire(using)
 
     assert relay(using) == 6

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 QUEUES, OUTBOX = "parviraptor_celery", "jaiminho_celery"
 CELERY = frozenset({"celery", "kombu"})
-CELERY_MODULES = frozenset({"app", "broker", "messages", "tasks", "wire", "worker"})
+CELERY_MODULES = frozenset(
+    {"app", "broker", "capture", "entities", "messages", "tasks", "wire", "worker"}
+)
 LIBRARY = sorted(path for app in (QUEUES, OUTBOX) for path in (ROOT / app).rglob("*.py"))
 
 
