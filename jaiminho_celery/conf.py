@@ -48,6 +48,11 @@ def _exceptions(value: object) -> str | None:
     return None
 
 
+def _maximum(value: object) -> str | None:
+    is_one = value is None or positive_integer(value) is None
+    return None if is_one else "must be None, or a whole number above zero"
+
+
 def _callable(value: object) -> str | None:
     if value is None or callable(_load(value)):
         return None
@@ -77,6 +82,7 @@ class JaiminhoSettings(AppSettings):
     SIGN_EVENTS = Setting[bool](True, boolean)
     VERIFY_EVENTS_SIGNATURE = Setting[bool](True, boolean)
     NON_RETRYABLE_EXCEPTIONS = Setting[tuple[Any, ...]]((), _exceptions)
+    MAX_ATTEMPTS = Setting[int | None](None, _maximum)
     DEFAULT_CAPTURE_EXCEPTION = Setting[Callable[[BaseException], None] | str | None](
         None, _callable
     )

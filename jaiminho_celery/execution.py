@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -15,8 +17,9 @@ from parviraptor_celery.texts import describe
 
 from . import registry, signals
 from .conf import settings
-from .exceptions import BadEventSignature, UnknownFunction, UnreadableEvent
-from .models import Event, backoff
+from .exceptions import BadEventSignature, LeaseRanOut, UnknownFunction, UnreadableEvent
+from .fingerprints import fingerprint
+from .models import Event, backoff, given_up, is_last_attempt
 from .serialization import decode_call
 from .signing import verify
 from .states import EventStatus
@@ -106,6 +109,7 @@ class Run:
             self.seen = self.row.error_count
         # As it was, should the transaction start again.
         self.row.status, self.row.error_count = EventStatus.PUBLISHING, self.seen
+        self.outcome = _unless_last(self.outcome, self.seen)
         self.is_recorded = _transition(self)
         self.is_settled = True
         return self.is_recorded
@@ -141,19 +145,14 @@ def run(event: Event, *, by_relay: bool) -> Run:
 
 
 def _publish(attempt: Run) -> Outcome:
-    event = attempt.row
     try:
-        if settings.VERIFY_EVENTS_SIGNATURE:
-            verify(event)
-        function = registry.find(event.name)
-        args, kwargs = decode_call(event.body, event.version)
+        function, args, kwargs = _resolve(attempt)
     except UnknownFunction:
         return Unknown()
     except (BadEventSignature, UnreadableEvent) as error:
         return Dead(describe(error), error)
-    attempt.sender, attempt.payload = function.func, args[0] if args else {}
     try:
-        function.func(*args, **kwargs)
+        function(*args, **kwargs)
     except settings.non_retryable() as error:
         return Dead(describe(error, with_type=True), error)
     except Exception as error:
@@ -161,11 +160,42 @@ def _publish(attempt: Run) -> Outcome:
     return Published()
 
 
+def _resolve(attempt: Run) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+    """Return the call that a row means, and note in ``attempt`` what its signals carry.
+
+    Raises:
+        UnknownFunction, BadEventSignature, UnreadableEvent
+    """
+    event = attempt.row
+    if settings.VERIFY_EVENTS_SIGNATURE:
+        verify(event)
+    function = registry.find(event.name)
+    args, kwargs = decode_call(event.body, event.version)
+    attempt.sender, attempt.payload = function.func, args[0] if args else {}
+    return function.func, args, kwargs
+
+
+def announce_burial(event: Event) -> None:
+    """Send the signals of an event that the sweep buried, since it killed its workers."""
+    outcome = Dead(event.error_message, LeaseRanOut())
+    attempt = Run(event, outcome, by_relay=True, payload={}, is_recorded=True)
+    with suppress(UnknownFunction, BadEventSignature, UnreadableEvent):
+        _resolve(attempt)
+    attempt.announce()
+
+
+def _unless_last(outcome: Outcome, seen: int) -> Outcome:
+    """Return what ``outcome`` comes to after ``seen`` failures: the last failure is the end."""
+    if not isinstance(outcome, Failed) or not is_last_attempt(seen):
+        return outcome
+    return Dead(given_up(seen, describe(outcome.error, with_type=True)), outcome.error)
+
+
 def _transition(attempt: Run) -> bool:
     event = attempt.row
     match attempt.outcome:
         case Published():
-            return event.mark_sent() if _is_kept(attempt) else event.discard()
+            return event.mark_sent() if _is_kept(attempt) else event.delete_sent()
         case Unknown():
             attempt.pause = timedelta(seconds=settings.RELAY_INTERVAL_SECONDS)
             return event.put_back(run_after=from_now(attempt.pause))
@@ -175,9 +205,10 @@ def _transition(attempt: Run) -> bool:
                 run_after=from_now(attempt.pause),
                 error_count=event.error_count + 1,
                 error_message=describe(error, with_type=True),
+                fingerprint=fingerprint(event.name, error),
             )
-        case Dead(reason=reason):
-            return event.bury(reason)
+        case Dead(reason=reason, error=error):
+            return event.bury(reason, error)
     raise AssertionError(f"no transition for {attempt.outcome!r}")
 
 
