@@ -32,7 +32,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("action", choices=["list", *VERBS])
         parser.add_argument("--stream", metavar="NAME", help='"" means events without a stream')
-        parser.add_argument("--key", help="the ordering key, as the list of events shows it")
+        parser.add_argument("--key", help="the ordering key, as the admin shows it")
         parser.add_argument("--name", metavar="FUNCTION", help="as in module:qualified.name")
         parser.add_argument("--fingerprint", metavar="HEX", help="as the list shows it")
         parser.add_argument(
