@@ -62,11 +62,11 @@ class EventAdmin(admin.ModelAdmin):
         "stream",
         "key",
         "status",
+        "fingerprint",
+        "error_count",
         "created_at",
         "sent_at",
         "run_after",
-        "error_count",
-        "fingerprint",
     )
     list_filter = ("status", "strategy", StreamFilter)
     search_fields = ("id", "uuid", "name", "fingerprint")
