@@ -352,9 +352,10 @@ def confirm(client: Client, page: str, query: str = "") -> str:
 
 def form(page: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page):
+    [own] = [part for part in re.findall("<form.*?</form>", page, re.S) if "shown_until" in part]
+    for name, value in re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', own):
         fields.setdefault(name, []).append(html.unescape(value))
-    assert "shown_until" in fields
+    assert {"shown_until", "csrfmiddlewaretoken"} <= fields.keys()
     return fields
 
 
