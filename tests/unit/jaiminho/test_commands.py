@@ -258,7 +258,7 @@ class TestDeadLetters:
         [
             (["replay"], "Say which dead letters to replay"),
             (["discard", "--using", "default"], "Say which dead letters to discard"),
-            (["skip", "--all", "--stream", "orders"], "exclude each other"),
+            (["skip", "--all", "--stream", "orders"], "--all and a filter exclude"),
             (["skip", "--id", "seven"], "'seven' is neither an id nor a UUID"),
             (["skip", "--id", "7", "--id", str(uuid.uuid4())], "ids or UUIDs with --id, not both"),
             (["replay", "--all", "--using", "elsewhere"], "no database 'elsewhere'"),
