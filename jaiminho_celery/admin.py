@@ -1,17 +1,55 @@
-"""The outbox in the admin: to look at, to replay and to skip, never to edit."""
+"""The outbox in the admin: to look at, and to decide about dead letters, never to edit.
+
+Made to stay usable with a million events: nothing here counts, sorts or searches them all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.paginator import Paginator
+from django.db import router
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.dateparse import parse_datetime
+from django.utils.functional import cached_property
 
+from . import dead_letters, registry
+from .dead_letters import Report, Verb
 from .models import Event
 
 HIDDEN = ("body", "signature", "lane", "running_lane", "leased_by", "version")
+MOST_COUNTED = 10_000
+LARGEST_ID = 2**63 - 1
+
+
+class CappedPaginator(Paginator):
+    """Counts no further than ``MOST_COUNTED``: counting a million rows takes seconds."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.order_by().values("pk")[:MOST_COUNTED].count())
+
+
+class StreamFilter(admin.SimpleListFilter):
+    """The streams that this process knows; reading them from the table would read all of it."""
+
+    title = "stream"
+    parameter_name = "stream"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        asked_for = request.GET.get(self.parameter_name, "")
+        streams = sorted({*registry.known_streams(), asked_for})
+        return [(stream, stream or "(none)") for stream in streams]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset if (stream := self.value()) is None else queryset.equal_to(stream=stream)
 
 
 @admin.register(Event)
@@ -24,19 +62,41 @@ class EventAdmin(admin.ModelAdmin):
         "stream",
         "key",
         "status",
+        "fingerprint",
+        "error_count",
         "created_at",
         "sent_at",
         "run_after",
-        "error_count",
     )
-    list_filter = ("status", "strategy", "stream")
+    list_filter = ("status", "strategy", StreamFilter)
+    search_fields = ("id", "uuid", "name", "fingerprint")
+    search_help_text = (
+        "An id, a UUID, a function's name or a fingerprint, in full. At most "
+        f"{MOST_COUNTED:,} events are counted and paged through: narrow them down."
+    )
+    ordering = ("-id",)
+    sortable_by = ("id",)
     show_full_result_count = False
-    actions = ("replay", "skip")
+    show_facets = admin.ShowFacets.NEVER
+    paginator = CappedPaginator
+    actions = ("replay", "skip", "discard")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
+        # Where events are decided about, not a replica that the router may read from.
+        rows = super().get_queryset(request).using(router.db_for_write(Event))
+        return rows.defer("body", "signature")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Search for what is equal, in columns that are no payload."""
+        term = search_term.strip()
+        return (queryset.filter(_equals(term)) if term else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Event | None = None) -> list[Any]:
         names = [field.name for field in Event._meta.fields if field.name not in HIDDEN]
         may_see = request.user.has_perm("jaiminho_celery.view_event_payload")
-        return [*names, "body"] if may_see else names
+        return [*names, "signature", "body"] if may_see else names
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -51,15 +111,71 @@ class EventAdmin(admin.ModelAdmin):
         return request.user.has_perm("jaiminho_celery.replay_event")
 
     @admin.action(description="Replay dead letters", permissions=["replay"])
-    def replay(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
-        self._decide(request, queryset, Event.replay, "replayed")
+    def replay(self, request: HttpRequest, queryset: QuerySet[Event]) -> HttpResponse | None:
+        return self._decide(request, queryset, Verb.REPLAY)
 
     @admin.action(description="Skip dead letters", permissions=["replay"])
-    def skip(self, request: HttpRequest, queryset: QuerySet[Event]) -> None:
-        self._decide(request, queryset, Event.skip, "skipped")
+    def skip(self, request: HttpRequest, queryset: QuerySet[Event]) -> HttpResponse | None:
+        return self._decide(request, queryset, Verb.SKIP)
 
-    def _decide(
-        self, request: HttpRequest, queryset: Any, decide: Callable[[Event], bool], verb: str
-    ) -> None:
-        done = sum(decide(event) for event in queryset.dead())
-        self.message_user(request, f"{done} events {verb}.")
+    @admin.action(description="Discard dead letters", permissions=["replay"])
+    def discard(self, request: HttpRequest, queryset: QuerySet[Event]) -> HttpResponse | None:
+        return self._decide(request, queryset, Verb.DISCARD)
+
+    def _decide(self, request: HttpRequest, queryset: Any, verb: Verb) -> HttpResponse | None:
+        """Show what would be done; when that comes back confirmed, do it."""
+        shown_until = _moment(request.POST.get("shown_until", ""))
+        if shown_until is None:
+            return self._confirmation(request, queryset, verb)
+        shown = queryset.filter(modified_at__lte=shown_until)  # not what died since
+        report = dead_letters.decide(verb, shown)
+        self.message_user(
+            request,
+            f"{report.total} {verb.value}, {report.left_alone} were left alone.",
+            messages.SUCCESS,
+        )
+        return None
+
+    def _confirmation(self, request: HttpRequest, queryset: Any, verb: Verb) -> HttpResponse | None:
+        report = dead_letters.decide(verb, queryset, dry_run=True)
+        if not report.total:
+            self.message_user(
+                request, "None of the selected events is a dead letter.", messages.WARNING
+            )
+            return None
+        return TemplateResponse(
+            request,
+            "admin/jaiminho_celery/event/decide.html",
+            {**self.admin_site.each_context(request), **self._explain(request, report, verb)},
+        )
+
+    def _explain(self, request: HttpRequest, report: Report, verb: Verb) -> dict[str, Any]:
+        return {
+            "title": f"{verb.name.capitalize()} dead letters",
+            "opts": self.opts,
+            "report": report,
+            "verb": verb,
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "select_across": request.POST.get("select_across", "0"),
+            "action": verb.name.lower(),
+            "shown_until": max(line.latest for line in report.lines).isoformat(),
+            "changelist": request.get_full_path(),
+        }
+
+
+def _equals(term: str) -> Q:
+    found = Q(name=term) | Q(fingerprint=term)
+    if term.isascii() and term.isdecimal() and int(term) <= LARGEST_ID:
+        found |= Q(pk=int(term))
+    try:
+        return found | Q(uuid=UUID(term))
+    except ValueError:
+        return found
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return parse_datetime(text)
+    except ValueError:
+        return None

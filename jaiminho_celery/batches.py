@@ -26,7 +26,7 @@ from .execution import (
     pause_of_all,
     postponement,
 )
-from .models import Event
+from .models import UNBLEMISHED, Event
 from .registry import Call, PublishMany
 from .states import EventStatus
 
@@ -62,7 +62,7 @@ class BatchRun:
         return [run for run in self.runs if isinstance(run.outcome, kind)]
 
     def _settle_published(self, runs: list[Run]) -> None:
-        sent = {"status": EventStatus.SENT, "sent_at": now(), "error_message": ""}
+        sent = {"status": EventStatus.SENT, "sent_at": now(), **UNBLEMISHED}
         self._settle_alike(runs, sent if runs and is_kept(runs[0]) else None)
 
     def _settle_postponed(self, runs: list[Run]) -> None:

@@ -48,6 +48,11 @@ def _exceptions(value: object) -> str | None:
     return None
 
 
+def _maximum(value: object) -> str | None:
+    is_one = value is None or positive_integer(value) is None
+    return None if is_one else "must be None, or a whole number above zero"
+
+
 def _callable(value: object) -> str | None:
     if value is None or callable(_load(value)):
         return None
@@ -108,6 +113,7 @@ class JaiminhoSettings(AppSettings):
     DATABASES = Setting[list[str] | None](None, aliases, example=["default"], check=120)
     PUBLISH_IN_BACKGROUND = Setting[bool](True, boolean, check=121)
     PARK_BEYOND_SECONDS = Setting[float | None](600, _positive_or_none, check=122)
+    MAX_ATTEMPTS = Setting[int | None](None, _maximum, example=10, check=123)
 
     def default_encoder(self) -> type[JSONEncoder]:
         """Return DEFAULT_ENCODER, loaded."""

@@ -55,6 +55,17 @@ class PayloadTooLarge(OutboxError, ValueError):
     """The encoded arguments exceed MAX_PAYLOAD_BYTES."""
 
 
+class BadSelection(OutboxError, ValueError):
+    """Which dead letters are meant is not said, or not clearly."""
+
+
+class LeaseRanOut(OutboxError):
+    """The process that published the event died, or gave no sign of life for its lease."""
+
+    def __str__(self) -> str:
+        return self.__doc__ or ""
+
+
 class BadEventSignature(OutboxError):
     """The row is not what was signed when it was written."""
 

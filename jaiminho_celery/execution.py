@@ -18,12 +18,14 @@ from . import methods, registry, signals
 from .conf import settings
 from .exceptions import (
     BadEventSignature,
+    LeaseRanOut,
     NotNow,
     UnknownFunction,
     UnknownReceiver,
     UnreadableEvent,
 )
-from .models import Event, backoff
+from .fingerprints import fingerprint
+from .models import Event, backoff, given_up, is_last_attempt
 from .registry import Call, OutboxFunction
 from .serialization import decode_call
 from .signing import verify
@@ -127,6 +129,7 @@ class Run:
             self.seen = self.row.error_count
         # As it was, should the transaction start again.
         self.row.status, self.row.error_count = EventStatus.PUBLISHING, self.seen
+        self.outcome = _unless_last(self.outcome, self.seen)
         self.is_recorded = _transition(self)
         self.is_settled = True
         return self.is_recorded
@@ -222,11 +225,27 @@ def _publish(attempt: Run) -> None:
         attempt.outcome = outcome_of(error)
 
 
+def announce_burial(event: Event) -> None:
+    """Send the signals of an event that the sweep buried, since it killed its workers."""
+    outcome = Dead(event.error_message, LeaseRanOut())
+    attempt = Run(event, outcome, by_relay=True, payload={}, is_recorded=True)
+    opened(attempt)  # for what the signals carry
+    attempt.outcome = outcome
+    attempt.announce()
+
+
+def _unless_last(outcome: Outcome, seen: int) -> Outcome:
+    """Return what ``outcome`` comes to after ``seen`` failures: the last failure is the end."""
+    if not isinstance(outcome, Failed) or not is_last_attempt(seen):
+        return outcome
+    return Dead(given_up(seen, describe(outcome.error, with_type=True)), outcome.error)
+
+
 def _transition(attempt: Run) -> bool:
     event = attempt.row
     match attempt.outcome:
         case Published():
-            return event.mark_sent() if is_kept(attempt) else event.discard()
+            return event.mark_sent() if is_kept(attempt) else event.delete_sent()
         case Unknown():
             attempt.pause = timedelta(seconds=settings.RELAY_INTERVAL_SECONDS)
             return event.put_back(run_after=from_now(attempt.pause))
@@ -239,9 +258,10 @@ def _transition(attempt: Run) -> bool:
                 run_after=from_now(attempt.pause),
                 error_count=event.error_count + 1,
                 error_message=describe(error, with_type=True),
+                fingerprint=fingerprint(event.name, error),
             )
-        case Dead(reason=reason):
-            return event.bury(reason)
+        case Dead(reason=reason, error=error):
+            return event.bury(reason, error)
     raise AssertionError(f"no transition for {attempt.outcome!r}")
 
 

@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from django.db import transaction
+
 from parviraptor_celery import broker
 from parviraptor_celery.conf import settings
 from parviraptor_celery.kicks import KickAfterCommit, spread
@@ -37,8 +39,22 @@ def later(using: str, pause: timedelta) -> None:
     broker.kick(RELAY, countdown=seconds, using=using)
 
 
+def lanes_on_commit(using: str, lanes: set[str]) -> None:
+    """Nudge the relay about ``lanes`` once the transaction has committed."""
+    transaction.on_commit(lambda: send(using, sorted(lanes)), using=using, robust=True)
+
+
+def pool_on_commit(using: str) -> None:
+    """Nudge the relay about the events without order once the transaction has committed."""
+    transaction.on_commit(lambda: _relay_pool(using), using=using, robust=True)
+
+
 def send(using: str, lanes: list[str]) -> None:
     """Publish nudges for ``lanes``; a broker that is away costs one try, the tick comes anyway."""
     for part in spread(lanes):
         if not broker.kick(RELAY, using=using, lanes=part):
             return
+
+
+def _relay_pool(using: str) -> None:
+    broker.kick(RELAY, using=using)

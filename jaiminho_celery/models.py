@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.db import models, transaction
@@ -16,9 +17,10 @@ from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow
 from parviraptor_celery.indexes import StatusIndex
 from parviraptor_celery.statements import insert
+from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
 
-from . import kicks
+from . import kicks, registry
 from .conf import settings
 from .constants import (
     FINGERPRINT_LENGTH,
@@ -28,8 +30,13 @@ from .constants import (
     STREAM_LENGTH,
     PublishStrategyType,
 )
+from .exceptions import LeaseRanOut
+from .fingerprints import fingerprint
 from .querysets import EventQuerySet
 from .states import TRANSITIONS, EventStatus
+
+UNBLEMISHED: dict[str, Any] = {"error_message": "", "fingerprint": ""}
+UNFAILED: dict[str, Any] = {"error_count": 0, **UNBLEMISHED}
 
 
 class Event(FencedRow):
@@ -138,20 +145,27 @@ class Event(FencedRow):
         """Put an event back whose lease ran out.
 
         The first time it is due at once, uncounted: its hook died. Later on it counts as a
-        failure and waits for a back-off, since the event may be what kills its workers.
+        failure and waits for a back-off, since the event may be what kills its workers. It
+        reaches MAX_ATTEMPTS by that only if it failed before: an event without failures may
+        have been leased together with the one that kills.
         """
         if self.attempt <= 1:
             return self.put_back()
+        if registry.goes_by_the_batch(self.name):  # nobody knows which of the batch it was
+            return self.put_back(run_after=from_now(backoff(self.attempt)))
+        if self.error_count and is_last_attempt(self.error_count):
+            error = LeaseRanOut()
+            return self.bury(given_up(self.error_count, describe(error)), error)
         pause = backoff(self.error_count)
         return self.put_back(error_count=self.error_count + 1, run_after=from_now(pause))
 
     def mark_sent(self) -> bool:
         """Note that the event was published, and keep the row for the cleaner."""
-        return self.rest(EventStatus.SENT, sent_at=now(), error_message="")
+        return self.rest(EventStatus.SENT, sent_at=now(), **UNBLEMISHED)
 
-    def discard(self) -> bool:
-        """Delete the event, fenced: after it was published, or by a person's decision."""
-        return bool(self.rows(self.alias).filter(**self._fence(self.status)).delete()[0])
+    def delete_sent(self) -> bool:
+        """Delete the event, fenced, because it was published."""
+        return self._delete()
 
     @classmethod
     def keep_leases(cls, events: list[Event], using: str) -> bool:
@@ -181,26 +195,65 @@ class Event(FencedRow):
     def _rest_all(cls, rows: EventQuerySet, columns: Mapping[str, Any]) -> int:
         return rows.update(**{**AT_REST, "modified_at": now(), **columns})
 
-    def bury(self, reason: str) -> bool:
+    def bury(self, reason: str, error: Exception) -> bool:
         """Make the event a dead letter: kept, visible, and not retried by itself."""
-        return self.rest(EventStatus.DEAD, error_message=reason, error_count=self.error_count + 1)
+        return self.rest(
+            EventStatus.DEAD,
+            error_message=reason,
+            error_count=self.error_count + 1,
+            fingerprint=fingerprint(self.name, error),
+        )
 
-    def replay(self) -> bool:
-        """Let a dead letter wait for the relay again, in its old place."""
+    def replay(self, *, due: datetime | None = None, nudge: bool = True) -> bool:
+        """Let a dead letter wait for the relay again, in its old place, as if it were new.
+
+        ``due`` is the same moment for events that are replayed together (None: now, by the
+        database's clock). Without ``nudge`` the caller tells the relay; likewise below.
+        """
         self.expect(EventStatus.DEAD, "replayed")
-        return self._decide(EventStatus.WAITING, run_after=now(), error_count=0)
+        fresh = {"run_after": due or now(), **UNFAILED}
+        with self._nudging(nudge, even_without_lane=True):
+            return self.move(EventStatus.WAITING, **fresh)
 
-    def skip(self) -> bool:
+    def skip(self, *, nudge: bool = True) -> bool:
         """Set a dead letter aside, so that its lane goes on."""
         self.expect(EventStatus.DEAD, "skipped")
-        return self._decide(EventStatus.SKIPPED)
+        with self._nudging(nudge):
+            return self.move(EventStatus.SKIPPED)
 
-    def _decide(self, to: EventStatus, **columns: Any) -> bool:
-        """Write a person's decision, after which the lane may go on."""
+    def discard(self, *, nudge: bool = True) -> bool:
+        """Delete a dead letter for good, so that its lane goes on."""
+        self.expect(EventStatus.DEAD, "discarded")
+        with self._nudging(nudge):
+            return self._delete()
+
+    @contextmanager
+    def _nudging(self, nudge: bool, *, even_without_lane: bool = False) -> Iterator[None]:
+        """Write a person's decision in a transaction, after which the relay hears of it."""
+        if not nudge:
+            yield
+            return
         with transaction.atomic(using=self.alias):
             if self.lane is not None:
                 kicks.on_commit(self, self.alias)
-            return self.move(to, **columns)
+            elif even_without_lane:
+                kicks.pool_on_commit(self.alias)
+            yield
+
+    def _delete(self) -> bool:
+        return bool(self.rows(self.alias).filter(**self._fence(self.status)).delete()[0])
+
+
+def is_last_attempt(error_count: int) -> bool:
+    """Return whether one failure more than ``error_count`` reaches MAX_ATTEMPTS."""
+    most = settings.MAX_ATTEMPTS
+    return most is not None and error_count + 1 >= most
+
+
+def given_up(error_count: int, last: str) -> str:
+    """Return the reason of a dead letter that failed once more than ``error_count``."""
+    attempts = "1 failed attempt" if error_count == 0 else f"{error_count + 1} failed attempts"
+    return f"given up after {attempts} (MAX_ATTEMPTS): {last}"
 
 
 class _LeaseLost(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db import connections
 from django.db.models import OuterRef
 
 from parviraptor_celery.clock import now
@@ -37,6 +38,15 @@ class EventQuerySet(LeasedQuerySet):
 
     def dead(self) -> EventQuerySet:
         return self.filter(status=EventStatus.DEAD).order_by("id")
+
+    def equal_to(self, **texts: str) -> EventQuerySet:
+        """Only the events whose columns equal ``texts`` to the letter.
+
+        MySQL and MariaDB compare without regard to case and trailing blanks, unless by LIKE.
+        """
+        if connections[self.db].vendor != "mysql":
+            return self.filter(**texts)
+        return self.filter(**texts, **{f"{name}__startswith": texts[name] for name in texts})
 
     def of_stream(self, stream: str | None) -> EventQuerySet:
         """Only the events of ``stream``; None means every stream."""

@@ -9,7 +9,7 @@ from django.db import router
 from parviraptor_celery.drains import Budget, Report
 from parviraptor_celery.sweeping import next_lanes, rescue_expired
 
-from . import dispatch, kicks, registry
+from . import dispatch, execution, kicks, registry
 from .conf import settings
 from .models import Event, Tick
 from .states import EventStatus
@@ -69,4 +69,7 @@ def lanes_due(using: str) -> list[str]:
 
 
 def _announce(event: Event) -> None:
+    if event.status == EventStatus.DEAD:
+        execution.announce_burial(event)
+        return
     logger.warning("event %s: its lease ran out, the relay takes it", event.pk)

@@ -159,7 +159,7 @@ def _pool(app: Celery) -> Any:
         options = {**(app.conf.broker_transport_options or {}), **_timeouts(connection, seconds)}
         options.pop("confirm_publish", None)  # which waits message by message
         pool = connection.clone(transport_options=options).Pool(app.conf.broker_pool_limit)
-        weakref.finalize(app, pool.force_close_all).atexit = False  # type: ignore[misc]
+        weakref.finalize(app, pool.force_close_all).atexit = False
         known[key] = pool
     return known[key]
 

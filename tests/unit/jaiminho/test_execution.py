@@ -207,7 +207,7 @@ class TestADeadLetter:
         let_be_due()
         assert (relay(), only().status) == (0, "SKIPPED")
 
-    @pytest.mark.parametrize("verb", ["replay", "skip"])
+    @pytest.mark.parametrize("verb", ["replay", "skip", "discard"])
     @pytest.mark.parametrize("status", [s for s in EventStatus if s != "DEAD"])
     def test_is_the_only_thing_to_decide_about(self, verb: str, status: str) -> None:
         with pytest.raises(IllegalTransition):
