@@ -49,3 +49,11 @@ class BadEventSignature(OutboxError):
 
 class UnreadableEvent(OutboxError):
     """The row's body is not what this version of the outbox writes."""
+
+
+class DrainFailed(OutboxError, AssertionError):
+    """An event or task failed while a test drained the outbox."""
+
+
+class DrainEndless(OutboxError, AssertionError):
+    """Draining the outbox writes event after event."""

@@ -9,6 +9,7 @@ from kombu import Producer
 
 from parviraptor_celery import broker
 
+from . import holding
 from .constants import PublishStrategyType
 from .send import save_to_outbox_stream
 
@@ -83,6 +84,9 @@ class Capture(Producer):
 @save_to_outbox_stream(STREAM, PublishStrategyType.PUBLISH_ON_COMMIT, name=NAME)
 def publish(messages: list[dict[str, Any]]) -> None:
     """Put frozen messages on the wire, confirmed where the broker can."""
+    if holding.is_held():
+        holding.take(messages)
+        return
     app = broker.this_app()
     with broker.producing(app, confirmed=True) as producer:
         for message in messages:

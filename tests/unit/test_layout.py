@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 QUEUES, OUTBOX = "parviraptor_celery", "jaiminho_celery"
 CELERY = frozenset({"celery", "kombu"})
-CELERY_MODULES = frozenset({"app", "broker", "messages", "tasks", "worker"})
+CELERY_MODULES = frozenset({"app", "broker", "local_worker", "messages", "tasks", "worker"})
 LIBRARY = sorted(path for app in (QUEUES, OUTBOX) for path in (ROOT / app).rglob("*.py"))
 
 
