@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from .dispatch import EventLaneFeed
 from .exceptions import DrainEndless, DrainFailed
 from .execution import Dead, Published, Run, Unknown
 from .models import Event
+from .querysets import EventQuerySet
 from .states import EventStatus
 
 OPEN = (EventStatus.WAITING, EventStatus.PUBLISHING)
@@ -27,15 +30,18 @@ T = TypeVar("T")
 
 def rows_of(*statuses: EventStatus) -> list[Event]:
     """Return the events in ``statuses`` of every database that the test may use, oldest first."""
-    found = []
+    return in_order(*each_database(lambda rows: list(rows.filter(status__in=statuses))))
+
+
+def each_database(question: Callable[[EventQuerySet], T]) -> list[T]:
+    """Return what ``question`` answers about the rows, in order of id, of each usable database."""
+    answers = []
     for alias in registry.known_aliases():
         if connections[alias].settings_dict["TEST"].get("MIRROR"):
             continue  # the same rows as in the database that it mirrors
-        try:
-            found.append(list(Event.rows(alias).filter(status__in=statuses).order_by("id")))
-        except DatabaseOperationForbidden:
-            continue  # nothing can have been written there either
-    return in_order(*found)
+        with contextlib.suppress(DatabaseOperationForbidden):  # nothing can be written there either
+            answers.append(question(Event.rows(alias).order_by("id")))
+    return answers
 
 
 def in_order(*events: list[Event]) -> list[Event]:
@@ -67,10 +73,10 @@ class Drain:
     def __init__(self, *, raise_errors: bool, ignore_due_times: bool, limit: int) -> None:
         self.raise_errors, self.ignore_due_times = raise_errors, ignore_due_times
         self.limit = limit
-        self._left: set[Any] = set()
-        """What was tried and still waits."""
+        self._left: defaultdict[str, set[int]] = defaultdict(set)
+        """What was tried and still waits: by database, ids."""
 
-        self._blocked: set[tuple[str, str]] = set()
+        self._blocked: defaultdict[str, set[str]] = defaultdict(set)
         """Lanes whose head still waits: what is behind it must not overtake it."""
 
     def runs(self) -> Iterator[Run]:
@@ -80,29 +86,26 @@ class Drain:
             DrainFailed: an event was not published, and ``raise_errors`` is set.
             DrainEndless: too many events were written during the walk.
         """
-        known = {event.uuid for event in self._waiting()}
-        written = 0
-        while event := next(iter(self._waiting()), None):
-            if event.uuid not in known:
-                written += 1
-                if written > self.limit:
-                    raise DrainEndless(
-                        f"More than {self.limit} events were written while the outbox was "
-                        f"drained, the last one for {event.name}. Does a function write events "
-                        "that write events? If it is to be so many, pass limit=…."
-                    )
+        most = sum(each_database(lambda rows: rows.filter(status__in=OPEN).count())) + self.limit
+        while event := self._next():
+            if (most := most - 1) < 0:
+                raise DrainEndless(
+                    f"More than {self.limit} events were written while the outbox was drained; "
+                    f"the next would be {event}. Does a function write events that write events? "
+                    "If it is to be so many, pass limit=…."
+                )
             if run := self._run(event):
                 yield run
 
-    def _waiting(self) -> list[Event]:
-        return [event for event in rows_of(*OPEN) if self._may_run(event)]
+    def _next(self) -> Event | None:
+        heads = each_database(lambda rows: self._runnable(rows).first())
+        return min(filter(None, heads), key=lambda event: event.created_at, default=None)
 
-    def _may_run(self, event: Event) -> bool:
-        if event.uuid in self._left or (event.alias, event.lane) in self._blocked:
-            return False
-        if event.status == EventStatus.PUBLISHING:
-            return event.lane is None  # held back with its hook
-        return self.ignore_due_times or Event.rows(event.alias).filter(pk=event.pk).due().exists()
+    def _runnable(self, rows: EventQuerySet) -> Any:
+        waiting = rows.waiting() if self.ignore_due_times else rows.waiting().due()
+        held_hooks = rows.filter(status=EventStatus.PUBLISHING, lane__isnull=True)
+        untried = (waiting | held_hooks).exclude(pk__in=self._left[rows.db])
+        return untried.exclude(lane__in=self._blocked[rows.db])
 
     def _run(self, event: Event) -> Run | None:
         by_relay = event.status == EventStatus.WAITING
@@ -136,9 +139,9 @@ class Drain:
         return EventLaneFeed(rows, event.lane).first()
 
     def _leave(self, event: Event) -> None:
-        self._left.add(event.uuid)
+        self._left[event.alias].add(event.pk)
         if event.lane is not None:
-            self._blocked.add((event.alias, event.lane))
+            self._blocked[event.alias].add(event.lane)
 
     def _is_behind_dead_letter(self, event: Event) -> bool:
         dead = Event.rows(event.alias).dead()

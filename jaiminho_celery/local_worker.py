@@ -26,8 +26,8 @@ def read(frozen: dict[str, Any]) -> tuple[str, list[Any], dict[str, Any], dict[s
 def run(frozen: dict[str, Any]) -> None:
     """Run the task that a message asks for; what it sends goes where ``delay()`` sends it.
 
-    Retries, links and the rest of a chain are sent as messages, like a worker does. No result
-    is stored.
+    Retries, links and the rest of a chain are sent as messages, like a worker does. Results are
+    stored only under ``task_store_eager_result``.
 
     Raises:
         UnknownFunction: this process's application has no such task.

@@ -221,6 +221,18 @@ def test_a_database_that_the_test_may_not_use_is_left_out(outbox: Outbox) -> Non
     assert ran == [1]
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "postgresql"])
+def test_the_rows_of_a_mirrored_database_count_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.require("postgresql")
+    save_to_outbox(using="postgresql", name="kit.elsewhere")(ran.append)(1)
+    assert len(outbox.events) == 1
+    mirror = connections["postgresql"].settings_dict["TEST"]
+    monkeypatch.setitem(mirror, "MIRROR", "default")
+    assert outbox.events == []
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_broker_that_is_away_is_not_asked(outbox: Outbox, celery_app: Any) -> None:
     with transaction.atomic():

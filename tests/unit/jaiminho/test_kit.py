@@ -12,7 +12,7 @@ from unittest import result
 from unittest.mock import ANY
 
 import pytest
-from celery import Celery, chain
+from celery import Celery, chain, chord
 from django.core.management import call_command
 from django.db import IntegrityError, connection, connections, transaction
 from django.test import TestCase
@@ -396,6 +396,17 @@ class TestCelery:
         outbox.drain()
         assert [args for _, args, _ in functions.calls] == [(1, 2), (5,), (2, 10), (1, 6)]
         assert len(outbox.published) == 4
+
+    def test_the_body_of_a_chord_runs_if_results_are_stored(self, outbox: Outbox, app: Any) -> None:
+        app.conf.update(
+            task_ignore_result=False,
+            result_backend="cache+memory://",
+            task_store_eager_result=True,
+        )
+        add = app.tasks["kit.add"]
+        chord([add.s(1), add.s(2)], add.s())()
+        outbox.drain()
+        assert [args for _, args, _ in functions.calls] == [(1,), (2,), ([1, 1],)]
 
     def test_tasks_are_not_run_if_told(self, outbox: Outbox, app: Any) -> None:
         app.tasks["kit.add"].delay(1, 2)
