@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connections, transaction
+from django.utils import timezone
 
 from jaiminho_celery import barriers, draining, registry, sweep
 from jaiminho_celery.app import OutboxCelery
@@ -173,6 +174,8 @@ def test_an_open_transaction_of_another_thread_is_complained_of(
     monkeypatch.setattr(barriers, "PATIENCE_SECONDS", 0.05)
     with open_transaction(using, lambda: book("x", 1)):
         book("x", 2)
+        visible = Event.rows(using).get()
+        Event.rows(using).filter(pk=visible.pk).update(run_after=timezone.now())
         with pytest.raises(DrainFailed, match="another thread's open transaction"):
             outbox.drain()
     outbox.drain()

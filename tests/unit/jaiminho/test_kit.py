@@ -94,13 +94,14 @@ class TestWhileItIsHeld:
 
     @COMMITTED
     def test_afterwards_hooks_publish_and_kicks_are_sent_again(self, kicked: Any) -> None:
-        with Outbox().held():
+        with Outbox().held() as held:
             functions.bare(1)
             functions.in_order(1)
         assert (names(), kicked()) == ([], [])
         functions.bare(2)
         functions.in_order(2)
         assert names() == ["bare"]
+        assert held.published == []
         assert Event.objects.filter(status="WAITING").count() == 2
         Event.objects.all().delete()
         functions.in_order(3)
@@ -250,7 +251,10 @@ class TestDrain:
         assert raised.value.__cause__ is functions.errors["bare"]
         assert names() == ["bare"]
 
-    def test_lets_failures_go_the_way_of_production_if_told(self, outbox: Outbox) -> None:
+    def test_lets_failures_go_the_way_of_production_if_told(
+        self, outbox: Outbox, settings: Any
+    ) -> None:
+        settings.JAIMINHO_CONFIG = {"BACKOFF_BASE_SECONDS": 1e-9}  # due again at once
         functions.errors["in_order"] = ZeroDivisionError("by zero")
         functions.in_order(1)
         functions.in_order(2)
@@ -396,6 +400,15 @@ class TestCelery:
         outbox.drain()
         assert [args for _, args, _ in functions.calls] == [(1, 2), (5,), (2, 10), (1, 6)]
         assert len(outbox.published) == 4
+
+    def test_a_relay_of_the_test_runs_no_tasks(self, outbox: Outbox, app: Any) -> None:
+        app.tasks["kit.add"].delay(1)
+        Event.objects.update(status="WAITING", lease_until=None)
+        call_command("events_relay")
+        assert [sent.name for sent in outbox.published] == ["kit.add"]
+        app.tasks["kit.add"].delay(2)
+        outbox.drain()
+        assert [args for _, args, _ in functions.calls] == [(2,)]
 
     def test_the_body_of_a_chord_runs_if_results_are_stored(self, outbox: Outbox, app: Any) -> None:
         app.conf.update(
