@@ -6,7 +6,8 @@ offers against that:
 
 - PostgreSQL: writers hold a shared advisory lock on their lane until they commit or roll back.
   The relay notes the highest id it sees, then the holders; once these are gone, nothing below
-  that id can appear any more. Writers never wait, and a relay never holds the lock itself.
+  that id can appear any more. Writers never wait. A relay that runs inside a transaction which
+  wrote to the lane itself, as in a test, sees its own rows and doesn't wait for itself.
 - MySQL, MariaDB: a locking read of the head meets the row of an uncommitted writer.
 - SQLite: there is one writer at a time, so ids commit in order.
 """
@@ -29,7 +30,7 @@ _HOLDERS = """
 SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-AND classid::bigint = %s AND objid::bigint = %s
+AND classid::bigint = %s AND objid::bigint = %s AND pid <> pg_backend_pid()
 """
 
 

@@ -83,3 +83,11 @@ class NotNow(OutboxError):
 
     Raised ``from`` the error that showed it.
     """
+
+
+class DrainFailed(OutboxError, AssertionError):
+    """An event or task failed while a test drained the outbox."""
+
+
+class DrainEndless(OutboxError, AssertionError):
+    """Draining the outbox writes event after event."""

@@ -13,7 +13,7 @@ from django.utils.module_loading import import_string
 
 from parviraptor_celery import broker
 
-from . import registry, wire
+from . import holding, registry, wire
 from .conf import settings
 from .constants import PublishStrategyType
 from .exceptions import NotNow
@@ -52,6 +52,10 @@ def publish(messages: list[Message]) -> None:
 def publish_many(calls: list[Call]) -> list[Exception | None]:
     """Put the frozen messages of many events on the wire; return what went wrong with each."""
     errors: list[Exception | None] = [None] * len(calls)
+    if holding.is_held():
+        for (messages, *_), _ in calls:
+            holding.take(messages)
+        return errors
     for app, positions in _by_app(calls).items():
         batches = [calls[at][0][0] for at in positions]
         sent = iter(wire.send(app, [message for batch in batches for message in batch]))

@@ -65,7 +65,8 @@ class QueueTestCase(TransactionTestCase):
         if create_jobs:
             rows.bulk_create(jobs)
         before = set(rows.filter(status=JobStatus.PROCESSED).values_list("pk", flat=True))
-        with _nobody_is_kicked(), recorded_bodies(JobClass) as bodies:
+        # The workers here find the jobs by themselves, also those that other jobs enqueue.
+        with broker.silence(), recorded_bodies(JobClass) as bodies:
             _run_workers(JobClass, number_of_threads)
         after = dict(rows.exclude(pk__in=before).values_list("pk", "status"))
         unfinished = {pk: status for pk, status in after.items() if status != JobStatus.PROCESSED}
@@ -169,13 +170,6 @@ def recorded_bodies(job_class: type[AbstractJob]) -> Iterator[list[Body]]:
 
     with mock.patch.object(job_class, "process", recording):
         yield bodies
-
-
-@contextmanager
-def _nobody_is_kicked() -> Iterator[None]:
-    # The workers here find the jobs by themselves, also those that other jobs enqueue.
-    with mock.patch.object(broker, "kick", return_value=True):
-        yield
 
 
 def _run_workers(job_class: type[AbstractJob], number: int) -> None:

@@ -12,7 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 QUEUES, OUTBOX = "parviraptor_celery", "jaiminho_celery"
 CELERY = frozenset({"celery", "kombu"})
 CELERY_MODULES = frozenset(
-    {"app", "broker", "capture", "entities", "messages", "tasks", "wire", "worker"}
+    {
+        *("app", "broker", "capture", "entities", "local_worker", "messages", "tasks", "wire"),
+        "worker",
+    }
 )
 LIBRARY = sorted(path for app in (QUEUES, OUTBOX) for path in (ROOT / app).rglob("*.py"))
 

@@ -13,7 +13,7 @@ import pytest
 from celery import Celery
 from django.db import transaction
 
-from parviraptor_celery import kicks, signals, sweep, tasks
+from parviraptor_celery import broker, kicks, signals, sweep, tasks
 from parviraptor_celery.exceptions import InvalidDependentField
 from parviraptor_celery.models import Tick
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
@@ -45,6 +45,13 @@ class TestAfterTheCommit:
         with transaction.atomic():
             FreeJob.enqueue()
             assert kicked() == []
+        assert len(kicked()) == 1
+
+    def test_nobody_hears_of_it_in_a_silence(self, kicked: Kicked) -> None:
+        with broker.silence():
+            FreeJob.enqueue()
+        assert kicked() == []
+        FreeJob.enqueue()
         assert len(kicked()) == 1
 
     def test_nobody_hears_of_what_was_rolled_back(self, kicked: Kicked) -> None:
