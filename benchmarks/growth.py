@@ -81,7 +81,7 @@ def _clean(bench: Bench, size: int) -> dict[str, Any]:
     with bench.databases.fresh(bench.filled(ours, "redis", SEEDS)) as conninfo:
         _multiply(bench, conninfo, [("old", size)])
         result = bench.call(ours, "clean", conninfo=conninfo)
-    if result["deleted"] != size or result["left"] != SEEDS:
+    if result["deleted"] != size or result["kept"] != SEEDS:
         raise AssertionError(f"the cleaner should have deleted {size} rows: {result}")
     return {**result, "rate": size / result["seconds"]}
 

@@ -86,7 +86,7 @@ class Library(DjangoDriver):
         call_command("event_cleaner", stdout=sys.stderr)
         seconds = time.perf_counter() - started
         left = Event.objects.count()
-        return {"seconds": seconds, "deleted": before - left, "left": left, "mib": peak_mib()}
+        return {"seconds": seconds, "deleted": before - left, "kept": left, "mib": peak_mib()}
 
 
 def _columns(state: str) -> dict[str, str]:
