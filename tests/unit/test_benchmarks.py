@@ -44,9 +44,9 @@ def test_losses_and_duplicates_do_not_make_up_for_each_other() -> None:
 
 
 def test_the_ratio_compares_within_repetitions_before_it_takes_the_median() -> None:
-    """The machine slowed down twice as much for each repetition; the ratio stayed 10, 10, 4."""
+    """The ratios are 10, 20 and 4; that of the medians would be 20."""
     rows = [measured(peers.OURS, at, durable_rate=rate) for at, rate in enumerate((1000, 500, 100))]
-    rows += [measured("a", at, durable_rate=rate) for at, rate in enumerate((100, 50, 25))]
+    rows += [measured("a", at, durable_rate=rate) for at, rate in enumerate((100, 25, 25))]
     assert ratio(RATE, rows) == (10, ("a", "x"))
 
 
@@ -70,8 +70,8 @@ def test_a_yardstick_that_settles_nothing_is_compared_by_its_plain_rate() -> Non
 
 def test_only_the_chosen_case_of_ours_counts() -> None:
     rows = [
-        measured(peers.OURS, 0, "y", added_p50=9.0),
         measured(peers.OURS, 0, "x", added_p50=1.0),
+        measured(peers.OURS, 0, "y", added_p50=9.0),
         measured("a", 0, added_p50=2.0),
     ]
     assert ratio(COST, rows) == (0.5, ("a", "x"))
