@@ -23,7 +23,7 @@ from .results import Measurement, ResultFile
 from .venvs import PeerNotInstalled
 from .workloads import WORKLOADS
 
-Work = list[tuple[str, list[Case]]]
+Work = list[tuple[str, Case]]
 
 
 def main(argv: list[str]) -> int:
@@ -55,23 +55,33 @@ def main(argv: list[str]) -> int:
 
 def _run(bench: Bench, names: list[str], repetitions: int, out: Path) -> int:
     """Measure every case once per repetition, so that peers alternate; return the failures."""
-    versions, left_out = _versions(bench)
-    work: Work = []
-    for name in names:
-        missing = [bench.missing(broker) for broker in WORKLOADS[name].brokers]
-        if any(missing):
-            left_out.append(f"{name} left out: {' '.join(filter(None, missing))}")
-            continue
-        work.append((name, WORKLOADS[name].cases(bench)))
+    work, left_out = _cases(bench, names)
+    versions, missing = _versions(bench, {case.peer for _, case in work})
+    left_out += [f"{peer} left out: {why}" for peer, why in missing.items()]
     for line in left_out:
         print(line, flush=True)
     file = ResultFile(out, {**_circumstances(bench), **versions, "left out": left_out})
     return sum(
         _measure(file, name, case, repetition)
         for repetition in range(repetitions)
-        for name, cases in work
-        for case in cases
+        for name, case in work
+        if case.peer not in missing
     )
+
+
+def _cases(bench: Bench, names: list[str]) -> tuple[Work, list[str]]:
+    """Return what is to be measured, and what can't be for want of a broker."""
+    work: Work = []
+    left_out = []
+    for name in names:
+        workload = WORKLOADS[name]
+        if missing := " ".join(filter(None, map(bench.missing, workload.brokers))):
+            left_out.append(f"{name} left out: {missing}")
+            continue
+        work += [(name, case) for case in workload.cases(bench)]
+        partly = filter(None, map(bench.missing, workload.partly))
+        left_out += [f"{name} left out in part: {reason}" for reason in partly]
+    return work, left_out
 
 
 def _measure(file: ResultFile, name: str, case: Case, repetition: int) -> bool:
@@ -95,16 +105,15 @@ def _short(key: str, value: Any) -> str:
     return f"{key} {value:,.2f}" if isinstance(value, float) else f"{key} {value}"
 
 
-def _versions(bench: Bench) -> tuple[dict[str, Any], list[str]]:
-    """Return what is installed for each chosen peer; one that can't be installed is left out."""
-    versions, left_out = {}, []
-    for peer in [peer for peer in PEERS if peer.name in bench.options.peers]:
+def _versions(bench: Bench, names: set[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what is installed for each peer, and why a peer can't be installed."""
+    versions, missing = {}, {}
+    for peer in [peer for peer in PEERS if peer.name in names]:
         try:
             versions[f"{peer.name} runs on"] = bench.call(peer, "versions")
         except PeerNotInstalled as error:
-            left_out.append(f"{peer.name} left out: {error}")
-            bench.leave_out(peer.name)
-    return versions, left_out
+            missing[peer.name] = str(error)
+    return versions, missing
 
 
 def _circumstances(bench: Bench) -> dict[str, Any]:

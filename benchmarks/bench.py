@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,6 @@ class Bench:
     def missing(self, broker: str) -> str:
         """Return why a broker can't be used; "" if it can."""
         return self.servers[broker].reason
-
-    def leave_out(self, peer: str) -> None:
-        """Measure everybody but that peer."""
-        others = tuple(name for name in self.options.peers if name != peer)
-        self.options = replace(self.options, peers=others)
 
     def queue(self, broker: str) -> Any:
         """Return the run's own queue there (RedisQueue or RabbitQueue), the same each time."""

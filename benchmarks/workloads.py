@@ -17,6 +17,9 @@ class Workload:
     brokers: tuple[str, ...] = ()
     """The brokers without which it is left out."""
 
+    partly: tuple[str, ...] = ()
+    """The brokers without which some of its cases are left out."""
+
     is_default: bool = True
 
 
@@ -31,7 +34,9 @@ WORKLOADS = {
         lambda bench: relay.cases(bench, "rabbitmq"),
         brokers=("rabbitmq",),
     ),
-    "outbox-send": Workload("What a send adds to a transaction", send.cases),
+    "outbox-send": Workload(
+        "What a send adds to a transaction", send.cases, partly=("redis", "rabbitmq")
+    ),
     "outbox-growth": Workload(
         "Relay beside many other rows", growth.relay_cases, brokers=("redis",), is_default=False
     ),
