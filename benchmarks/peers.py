@@ -96,8 +96,11 @@ PEERS = (
         settings="benchmarks.drivers.django_celery_outbox.settings",
         unsettled="SELECT count(*) FROM celery_outbox",
         relays=(
-            Relay("defaults", (*MANAGE, "celery_outbox_relay")),
-            Relay("--batch-size 1000", (*MANAGE, "celery_outbox_relay", "--batch-size", "1000")),
+            Relay("metrics off", (*MANAGE, "celery_outbox_relay")),
+            Relay(
+                "metrics off, --batch-size 1000",
+                (*MANAGE, "celery_outbox_relay", "--batch-size", "1000"),
+            ),
         ),
         sends={"message": "OutboxCelery"},
     ),
