@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 EXTRAS := demo,postgresql,test,lint
-CODE := $(wildcard jaiminho_celery parviraptor_celery example_project tests)
+CODE := $(wildcard jaiminho_celery parviraptor_celery example_project tests benchmarks)
 
 # mysqlclient is compiled on installation: only where the headers of its C library are at hand.
 MYSQL := $(shell for name in mysqlclient mariadb libmariadb; do \
@@ -14,7 +14,7 @@ MYSQL := $(shell for name in mysqlclient mariadb libmariadb; do \
 INSTALLED := $(VENV)/.installed$(addprefix -,$(MYSQL))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test mutations lint format typecheck migrations-check build clean
+.PHONY: help demo up test mutations benchmark lint format typecheck migrations-check build clean
 
 help: ## Show this list
 	@echo "Usage: make TARGET [ARGS=\"...\"]"
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## Run the tests, with servers of their own (REQUIRE_SERVICES
 
 mutations: $(INSTALLED) ## Take out each protecting line in turn; a test must turn red each time
 	@$(PY) -m tests.mutations $(ARGS)
+
+benchmark: $(INSTALLED) ## Measure side by side with other outboxes (ARGS="--help" tells what there is)
+	@$(PY) -m benchmarks $(ARGS)
 
 lint: $(INSTALLED) ## Look for mistakes and for code that is not formatted
 	@$(PY) -m ruff check $(ARGS) .

@@ -1,0 +1,1 @@
+"""Performance, measured side by side with other outboxes; see README.md."""

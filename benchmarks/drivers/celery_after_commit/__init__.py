@@ -1,0 +1,1 @@
+"""Celery without an outbox: delay() in a hook. Lost if the process dies after the commit."""

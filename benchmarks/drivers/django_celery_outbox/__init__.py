@@ -1,0 +1,1 @@
+"""django-celery-outbox: an OutboxCelery too, with a relay process of its own."""

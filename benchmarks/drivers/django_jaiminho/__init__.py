@@ -1,0 +1,1 @@
+"""django-jaiminho with keep-order: a decorated function, which sends with plain Celery."""

@@ -1,0 +1,3 @@
+"""This library, used as any Django project uses it."""
+
+from .celery import app as app

@@ -1,0 +1,86 @@
+"""What the project wants to reach, as ratios to peers of the same run."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from . import peers
+from .results import Measurement, median
+
+Case = tuple[str, str]
+OUTBOXES = frozenset(peer.name for peer in peers.PEERS if peer.is_outbox) - {peers.OURS}
+YARDSTICK = frozenset({"kombu"})
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Our figure divided by that of the nearest of `others`; it shall be `at_least`, or at most."""
+
+    title: str
+    workload: str
+    figure: str
+    others: frozenset[str]
+    wanted: float
+    at_least: bool = True
+    ours: str | None = None
+    """The label of our case; None if the workload has one of them only."""
+
+    def is_reached(self, ratio: float) -> bool:
+        compare = operator.ge if self.at_least else operator.le
+        return bool(compare(ratio, self.wanted))
+
+
+GOALS = (
+    Goal("kombu, one by one", "outbox-relay-redis", "durable_rate", YARDSTICK, 2),
+    Goal("kombu, each confirmed", "outbox-relay-rabbitmq", "durable_rate", YARDSTICK, 4),
+    Goal("nearest outbox", "outbox-relay-redis", "durable_rate", OUTBOXES, 5),
+    Goal("nearest outbox", "outbox-relay-rabbitmq", "durable_rate", OUTBOXES, 5),
+    *(
+        Goal(
+            "nearest outbox",
+            "outbox-send",
+            "added_p50",
+            OUTBOXES,
+            0.5,
+            at_least=False,
+            ours=f"OutboxCelery, {broker}",
+        )
+        for broker in ("Redis", "RabbitMQ")
+    ),
+)
+
+
+def ratio(goal: Goal, measurements: Sequence[Measurement]) -> tuple[float, Case] | None:
+    """Return our figure by that of the nearest peer, and which peer that is.
+
+    Compared are measurements of the same repetition, for the machine's speed changes meanwhile; the
+    median of these ratios counts. None if either side is missing.
+    """
+    rows = [row for row in measurements if row.workload == goal.workload]
+    ours = _by_repetition(
+        (row for row in rows if row.peer == peers.OURS and goal.ours in (None, row.label)), goal
+    )
+    found: list[tuple[float, Case]] = []
+    for case in dict.fromkeys(row.case for row in rows if row.peer in goal.others):
+        theirs = _by_repetition((row for row in rows if row.case == case), goal)
+        shared = median(
+            ours[at] / theirs[at] for at in ours.keys() & theirs.keys() if theirs[at] > 0
+        )
+        if shared is not None:
+            found.append((shared, case))
+    nearest: Callable[..., tuple[float, Case]] = min if goal.at_least else max
+    return nearest(found) if found else None
+
+
+def _by_repetition(rows: Iterable[Measurement], goal: Goal) -> dict[int, float]:
+    """Return the figure for each repetition; a yardstick has no rows to settle, only a rate."""
+    figures = {}
+    for row in rows:
+        figure = row.result.get(goal.figure)
+        if figure is None and goal.figure == "durable_rate":
+            figure = row.result.get("rate")
+        if figure is not None:
+            figures[row.repetition] = figure
+    return figures

@@ -1,0 +1,134 @@
+"""The arithmetic of the benchmarks: rates, losses, ratios to peers, and the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import peers, table
+from benchmarks.drivers.django_driver import percentiles
+from benchmarks.goals import Goal, ratio
+from benchmarks.relay import tally
+from benchmarks.results import Measurement, ResultFile, median, read
+from benchmarks.venvs import REQUIREMENTS
+from benchmarks.watching import Watch
+from benchmarks.workloads import WORKLOADS
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = "outbox-relay-redis"
+RATE = Goal("nearest", WORK, "durable_rate", frozenset({"a", "b"}), 5)
+COST = Goal("nearest", WORK, "added_p50", frozenset({"a", "b"}), 0.5, at_least=False, ours="x")
+
+
+def measured(peer: str, repetition: int, label: str = "x", **result: Any) -> Measurement:
+    return Measurement(WORK, peer, label, repetition, 20.0, result)
+
+
+def test_a_rate_counts_from_the_first_arrival_that_was_seen() -> None:
+    seen = Watch(1000, samples=[(10.0, 200), (11.0, 500), (12.0, 1000)], settled_at=14.0)
+    assert seen.rate == 400
+    assert seen.durable_rate == 200
+    assert seen.rate_between(500, 1000) == 500
+
+
+def test_a_single_sample_gives_no_rate_instead_of_an_infinite_one() -> None:
+    assert Watch(5, samples=[(10.0, 5)]).rate is None
+    assert Watch(5, samples=[(10.0, 5)]).rate_between(0, 5) is None
+
+
+def test_losses_and_duplicates_do_not_make_up_for_each_other() -> None:
+    assert tally(["a", "b", "b"], wanted=3) == {"arrived": 2, "lost": 1, "duplicates": 1}
+    assert tally(["a", "b", "c"], wanted=3) == {"arrived": 3, "lost": 0, "duplicates": 0}
+
+
+def test_the_ratio_compares_within_repetitions_before_it_takes_the_median() -> None:
+    """The ratios are 10, 20 and 4; that of the medians would be 20."""
+    rows = [measured(peers.OURS, at, durable_rate=rate) for at, rate in enumerate((1000, 500, 100))]
+    rows += [measured("a", at, durable_rate=rate) for at, rate in enumerate((100, 25, 25))]
+    assert ratio(RATE, rows) == (10, ("a", "x"))
+
+
+def test_the_nearest_peer_is_the_fastest_or_the_cheapest() -> None:
+    rows = [
+        measured(peers.OURS, 0, durable_rate=1000, added_p50=1.0),
+        measured("a", 0, durable_rate=100, added_p50=4.0),
+        measured("b", 0, durable_rate=250, added_p50=2.0),
+    ]
+    assert ratio(RATE, rows) == (4, ("b", "x"))
+    assert ratio(COST, rows) == (0.5, ("b", "x"))
+    assert not RATE.is_reached(4)
+    assert COST.is_reached(0.5)
+    assert not COST.is_reached(0.51)
+
+
+def test_a_yardstick_that_settles_nothing_is_compared_by_its_plain_rate() -> None:
+    rows = [measured(peers.OURS, 0, durable_rate=1000), measured("a", 0, rate=500)]
+    assert ratio(RATE, rows) == (2, ("a", "x"))
+
+
+def test_only_the_chosen_case_of_ours_counts() -> None:
+    rows = [
+        measured(peers.OURS, 0, "x", added_p50=1.0),
+        measured(peers.OURS, 0, "y", added_p50=9.0),
+        measured("a", 0, added_p50=2.0),
+    ]
+    assert ratio(COST, rows) == (0.5, ("a", "x"))
+
+
+@pytest.mark.parametrize("missing", [peers.OURS, "a"])
+def test_without_one_side_there_is_no_ratio(missing: str) -> None:
+    rows = [measured(peer, 0, durable_rate=1.0) for peer in (peers.OURS, "a") if peer != missing]
+    assert ratio(RATE, rows) is None
+
+
+def test_the_percentiles_are_those_of_what_was_timed() -> None:
+    assert dict(percentiles([float(n) for n in range(101)])) == {"p50": 50, "p95": 95}
+
+
+def test_a_median_of_nothing_is_nothing() -> None:
+    assert median([None]) is None
+    assert median([3.0, None, 1.0, 2.0]) == 2.0
+
+
+def test_the_table_tells_medians_losses_errors_and_goals() -> None:
+    good = {"messages": 10, "mib": 60.0, "left": 0, "capped": False, "duplicates": 0}
+    rows = [
+        *(
+            measured(peers.OURS, at, rate=rate, durable_rate=rate, lost=0, **good)
+            for at, rate in enumerate((900.0, 1000.0, 1200.0))
+        ),
+        *(measured("kombu", at, rate=400.0, lost=2, **good) for at in range(3)),
+        Measurement(WORK, "django-jaiminho", "x", 0, 20.0, error="Broken: no\nluck"),
+    ]
+    text = table.render({"commit": "abc"}, rows)
+    assert "- commit: abc" in text
+    assert (
+        "| 1,000 (900 to 1,200) | 1,000 (900 to 1,200) | 60 | 3 | nothing lost or twice |" in text
+    )
+    assert "| 400 (400 to 400) | - | 60 | 3 | lost: 2, 2, 2 |" in text
+    assert "| django-jaiminho | x | - | - | - | - | 0 | Broken: no luck |" in text
+    assert "| kombu, x | 2.50 | ≥ 2 | yes |" in text
+    assert "outbox-send" not in text
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda peer: peer.name)
+def test_every_peer_has_its_driver_and_its_pins(peer: peers.Peer) -> None:
+    driver = ROOT.joinpath(*peer.driver.split("."))
+    assert driver.with_suffix(".py").is_file() or (driver / "__main__.py").is_file()
+    assert peer.requirements is None or (REQUIREMENTS / f"{peer.requirements}.txt").is_file()
+    assert set(peer.sends_to_broker) <= set(peer.sends)
+
+
+def test_every_workload_has_its_columns() -> None:
+    assert set(table.COLUMNS) == set(WORKLOADS)
+
+
+def test_results_come_back_from_their_file(tmp_path: Any) -> None:
+    path = tmp_path / "results" / "run.jsonl"
+    rows = [measured("a", at, rate=float(at)) for at in range(2)]
+    file = ResultFile(path, {"commit": "abc"})
+    for row in rows:
+        file.add(row)
+    assert read([path]) == ({"commit": "abc"}, rows)
