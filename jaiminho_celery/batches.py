@@ -37,9 +37,8 @@ class BatchRun:
     pauses_pool = False
     is_settled = False
 
-    def __init__(self, events: list[Event], using: str, *, by_relay: bool) -> None:
-        self.using, self.size = using, len(events)
-        self.runs = [Run(event, Published(), by_relay, payload={}) for event in events]
+    def __init__(self, runs: list[Run], using: str) -> None:
+        self.runs, self.using, self.size = runs, using, len(runs)
 
     def settle(self) -> None:
         """Write the outcomes: those that are alike with one statement, the others one by one."""
@@ -85,14 +84,14 @@ class BatchRun:
             run.is_settled = run.is_recorded = together
 
 
-def run(events: list[Event], using: str, *, by_relay: bool) -> BatchRun:
+def run(runs: list[Run], using: str) -> BatchRun:
     """Publish leased events, renewing their leases; what goes wrong becomes their outcomes.
 
     Their names are ones that ``registry.goes_by_the_batch``.
     """
-    attempt = BatchRun(events, using, by_relay=by_relay)
+    attempt, events = BatchRun(runs, using), [run.row for run in runs]
     with heartbeat.keep(lambda: Event.keep_leases(events, using), settings.LEASE_SECONDS):
-        for publish_many, opened_runs in _by_publisher(attempt.runs).items():
+        for publish_many, opened_runs in _by_publisher(runs).items():
             _publish(publish_many, opened_runs)
         restore_autocommit()
     return attempt

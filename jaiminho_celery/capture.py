@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from celery import Celery
 from kombu import Producer
 
 from .entities import frozen
+
+_connections: WeakKeyDictionary[Celery, Any] = WeakKeyDictionary()
 
 
 class Capture(Producer):
@@ -21,7 +24,7 @@ class Capture(Producer):
 
     def __init__(self, app: Celery, using: str | None = None, *, of_one_call: bool = False) -> None:
         self._app = app
-        self._bound_to = app.connection_for_write()
+        self._bound_to = _unopened(app)
         self.using = using
         self.of_one_call = of_one_call
         self.also_declared: list[Any] = []
@@ -87,3 +90,13 @@ class Capture(Producer):
         if expiration is None:
             return None
         return datetime.now(UTC) + timedelta(seconds=float(expiration))
+
+
+def _unopened(app: Celery) -> Any:
+    """Return a connection that is never opened: Celery asks it which errors are its own.
+
+    Making one takes as long as everything else of a call, so each app has one for good.
+    """
+    if app not in _connections:
+        _connections[app] = app.connection_for_write()
+    return _connections[app]

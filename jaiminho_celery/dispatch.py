@@ -13,12 +13,18 @@ from . import barriers, batches, execution, registry
 from .barriers import Barrier
 from .batches import BatchRun
 from .conf import settings
-from .execution import Run
+from .execution import Published, Run
 from .models import Event
 from .states import EventStatus
 
 POOL_BATCH = 10
 MESSAGE_BATCH = 500
+BATCH_BYTES = 128 * 1024 * 1024
+"""Most that the bodies of a batch may take in memory, should every one be as large as allowed."""
+
+UNUSED = ("created_at", "modified_at", "sent_at", "lease_until", "leased_by", "running_lane")
+"""Columns of a waiting event that publishing it needs not; reading times takes time."""
+
 SQLITE_TICK = timedelta(milliseconds=1)
 """SQLite compares times as texts, and its own are shorter than Python's."""
 
@@ -109,7 +115,8 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
 
     def run(self, row: Any) -> Any:
         if isinstance(row, list):
-            return batches.run(row, self.using, by_relay=True)
+            runs = [Run(event, Published(), by_relay=True, payload={}) for event in row]
+            return batches.run(runs, self.using)
         return super().run(row)
 
     def settle(self, run: Any, *, claim_next: bool) -> Any:
@@ -137,7 +144,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         rows = self.rows.ready()
         if self.floor is not None:
             rows = rows.filter(run_after__gte=self.floor)
-        found = list(rows.unlocked()[: self.look])
+        found = list(rows.defer(*UNUSED).unlocked()[: self.look])
         if not found:
             is_done, self.floor = self.floor is None, None
             return [] if is_done else self.choose()
@@ -147,7 +154,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
     def _together_with_first(self, found: list[Event]) -> list[Event]:
         first = found[0]
         if registry.goes_by_the_batch(first.name):
-            self.look = MESSAGE_BATCH
+            self.look = min(MESSAGE_BATCH, max(1, BATCH_BYTES // settings.MAX_PAYLOAD_BYTES))
             return [event for event in found if event.name == first.name]
         self.look = self.batch
         if first.error_count:

@@ -107,6 +107,8 @@ class Run:
     payload: Any = None
     receiver: Any = None
     """The class or the Celery app that a method is called on."""
+    content: tuple[OutboxFunction, Call] | None = None
+    """What the row says, where it need not be read: in the process that has just written it."""
     is_settled: bool = False
     is_recorded: bool = False
     pause: timedelta | None = None
@@ -168,18 +170,9 @@ def run(event: Event, *, by_relay: bool, receiver: Any = None) -> Run:
 
 
 def opened(attempt: Run) -> tuple[OutboxFunction, Call] | None:
-    """Return the function and the arguments of an event, or None and why not as the outcome.
-
-    The signature is verified before anything else of the row is used.
-    """
-    event = attempt.row
+    """Return the function and the arguments of an event, or None and why not as the outcome."""
     try:
-        if settings.VERIFY_EVENTS_SIGNATURE:
-            verify(event)
-        function = registry.find(event.name)
-        args, kwargs = decode_call(event.body, event.version)
-        if attempt.receiver is None:
-            attempt.receiver = methods.find(function.func, event.body)
+        content = attempt.content or _read(attempt)
     except UnknownReceiver as error:
         attempt.outcome = Unknown(str(error))
         return None
@@ -189,8 +182,21 @@ def opened(attempt: Run) -> tuple[OutboxFunction, Call] | None:
     except (BadEventSignature, UnreadableEvent) as error:
         attempt.outcome = Dead(describe(error), error)
         return None
+    function, (args, _) = content
     attempt.sender, attempt.payload = function.func, args[0] if args else {}
-    return function, (args, kwargs)
+    return content
+
+
+def _read(attempt: Run) -> tuple[OutboxFunction, Call]:
+    """Read a row; its signature is verified before anything else of it is used."""
+    event = attempt.row
+    if settings.VERIFY_EVENTS_SIGNATURE:
+        verify(event)
+    function = registry.find(event.name)
+    call = decode_call(event.body, event.version)
+    if attempt.receiver is None:
+        attempt.receiver = methods.find(function.func, event.body)
+    return function, call
 
 
 def outcome_of(error: Exception | None) -> Outcome:

@@ -13,8 +13,10 @@ from parviraptor_celery.feeds import settle_alone
 
 from . import batches, execution, holding, kicks, registry
 from .conf import settings
+from .execution import Published, Run
 from .models import Event
 from .publisher import BackgroundPublisher
+from .registry import Call, OutboxFunction
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Leased:
     receiver: Any = None
     """What a method was called on."""
 
+    content: tuple[OutboxFunction, Call] | None = None
+    """The function and its arguments, where the row need not be read for them."""
+
     def is_still_ours(self) -> bool:
         """Return whether the event may be published here.
 
@@ -38,24 +43,27 @@ class Leased:
         return not is_late or alone(self.event.alias, self.event.renew)
 
 
-def on_commit(event: Event, leased_at: float, receiver: Any) -> None:
-    """Publish ``event`` once its transaction has committed.
+def on_commit(leased: Leased) -> None:
+    """Publish an event once its transaction has committed.
 
     One hook for each event: Django drops it with the savepoint that is rolled back.
     """
-    leased = Leased(event, leased_at, receiver)
 
     def publish() -> None:
         _publish_after_commit(leased)
 
-    transaction.on_commit(publish, using=event.alias, robust=True)
+    transaction.on_commit(publish, using=leased.event.alias, robust=True)
 
 
 def publish_together(waiting: list[Leased]) -> None:
     """Publish events of one database as a batch, and settle them."""
-    events = [leased.event for leased in waiting if leased.is_still_ours()]
-    if events:
-        attempt = batches.run(events, events[0].alias, by_relay=False)
+    runs = [
+        Run(leased.event, Published(), by_relay=False, payload={}, content=leased.content)
+        for leased in waiting
+        if leased.is_still_ours()
+    ]
+    if runs:
+        attempt = batches.run(runs, runs[0].row.alias)
         attempt.settle()
         attempt.announce()
         _come_back_for(attempt.runs)
@@ -100,7 +108,7 @@ def _may_wait(using: str) -> bool:
     return settings.PUBLISH_IN_BACKGROUND and has_row_locks and not connection.in_atomic_block
 
 
-def _come_back_for(runs: list[execution.Run]) -> None:
+def _come_back_for(runs: list[Run]) -> None:
     """Let the relay come when the first of those that failed is due."""
     pauses = [run.pause for run in runs if run.pause is not None]
     if pauses:

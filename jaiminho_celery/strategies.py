@@ -21,8 +21,9 @@ from . import barriers, hooks, kicks, methods
 from .conf import settings
 from .constants import KEY_LENGTH, LANE_LENGTH, PublishStrategyType
 from .exceptions import KeyFailed, NameTooLong, NotSerializable, UnknownAlias
+from .hooks import Leased
 from .models import Event
-from .registry import OutboxFunction
+from .registry import Call, OutboxFunction
 from .serialization import VERSION, dumps, encode_call, encode_key
 from .signing import sign
 from .states import EventStatus
@@ -59,7 +60,9 @@ def write(
         event.run_after = run_after
         event.insert(alias)
     else:
-        _insert_leased(event, alias, receiver)
+        # What goes by the batch is frozen already: read back it would be the same.
+        content = (function, (list(args), dict(kwargs))) if function.publish_many else None
+        _insert_leased(event, alias, receiver, content)
     return event
 
 
@@ -151,7 +154,9 @@ def _insert_in_order(event: Event, alias: str) -> None:
         kicks.on_commit(event, alias)
 
 
-def _insert_leased(event: Event, alias: str, receiver: Any) -> None:
+def _insert_leased(
+    event: Event, alias: str, receiver: Any, content: tuple[OutboxFunction, Call] | None
+) -> None:
     """Insert a row that is leased to its own hook: the relay leaves it alone until then."""
     event.status = EventStatus.PUBLISHING
     event.attempt = 1
@@ -159,7 +164,7 @@ def _insert_leased(event: Event, alias: str, receiver: Any) -> None:
     event.lease_until = from_now(settings.LEASE_SECONDS)
     leased_at = time.monotonic()
     event.insert(alias)
-    hooks.on_commit(event, leased_at, receiver)
+    hooks.on_commit(Leased(event, leased_at, receiver, content))
 
 
 def _warn_if_another_alias_is_in_a_transaction(alias: str, function: OutboxFunction) -> None:

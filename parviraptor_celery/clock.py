@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +37,7 @@ class Moment(ExpressionWrapper):
         self.delay = delay
 
 
+@functools.lru_cache(maxsize=100)
 def from_now(delay: timedelta | float) -> Moment:
     """Return an expression for the database's time plus ``delay`` (seconds or timedelta)."""
     return Moment(delay if isinstance(delay, timedelta) else timedelta(seconds=delay))

@@ -17,6 +17,15 @@ from django.db.models.sql import Query
 
 from .clock import DatabaseNow, Moment, from_now, now
 
+_TEXT, _NUMBER = (str, type(None)), (int, type(None))
+_STORED_AS_THEY_ARE: dict[type, tuple[type, ...]] = {
+    models.CharField: _TEXT,
+    models.TextField: _TEXT,
+    models.PositiveIntegerField: _NUMBER,
+    models.PositiveSmallIntegerField: _NUMBER,
+}
+"""Fields whose plain values the database gets unchanged: most columns of most rows."""
+
 
 def fenced_update(
     model: Any, using: str, fence: Mapping[str, Any], columns: Mapping[str, Any]
@@ -83,6 +92,8 @@ def _equations(
 def _right_side(
     field: models.Field[Any, Any], value: Any, connection: Any
 ) -> tuple[str, Sequence[Any]]:
+    if type(field) in _STORED_AS_THEY_ARE and type(value) in _STORED_AS_THEY_ARE[type(field)]:
+        return "%s", [value]
     if isinstance(value, DatabaseNow):
         return _moment(connection.alias, None)
     if isinstance(value, Moment):
