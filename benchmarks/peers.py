@@ -18,6 +18,8 @@ class Relay:
     label: str
     command: tuple[str, ...]
     brokers: tuple[str, ...] = ("redis", "rabbitmq")
+    processes: int = 1
+    """So many of them side by side, which must not end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ PEERS = (
         " WHERE status = 'WAITING' AND lane IS NULL AND run_after <= now())"
         " + (SELECT count(*) FROM jaiminho_celery_event"
         " WHERE status = 'WAITING' AND lane IS NOT NULL)",
-        relays=(Relay("events_relay", (*MANAGE, "events_relay")),),
+        relays=(
+            Relay("events_relay", (*MANAGE, "events_relay")),
+            Relay(
+                "events_relay, two processes",
+                (*MANAGE, "events_relay", "--run-in-loop"),
+                processes=2,
+            ),
+        ),
         sends={
             "message": "OutboxCelery",
             "function": "function, publish-on-commit",
@@ -100,6 +109,11 @@ PEERS = (
             Relay(
                 "metrics off, --batch-size 1000",
                 (*MANAGE, "celery_outbox_relay", "--batch-size", "1000"),
+            ),
+            Relay(
+                "metrics off, --batch-size 1000, two processes",
+                (*MANAGE, "celery_outbox_relay", "--batch-size", "1000"),
+                processes=2,
             ),
         ),
         sends={"message": "OutboxCelery"},

@@ -38,9 +38,10 @@ def _measure(bench: Bench, peer: Peer, relay: Relay, broker: str) -> dict[str, A
             template = bench.filled(peer, broker, messages)
             conninfo = stack.enter_context(bench.databases.fresh(template))
         queue.purge()
-        process = stack.enter_context(
-            bench.running(peer, command, conninfo=conninfo, broker=broker)
-        )
+        process, *_ = [
+            stack.enter_context(bench.running(peer, command, conninfo=conninfo, broker=broker))
+            for _ in range(relay.processes)
+        ]
         seen = watch(process, queue.arrived, messages, bench.options.cap_seconds)
         if peer.unsettled and not seen.is_capped:
             left = await_settled(seen, process, conninfo, peer.unsettled)

@@ -44,18 +44,23 @@ class BatchRun:
         """Write the outcomes: those that are alike with one statement, the others one by one."""
         self._settle_published(self._with_outcome(Published))
         self._settle_postponed(self._with_outcome(Postponed))
-        rest = [run for run in self.runs if not run.is_settled]
-        try:
-            in_transaction(self.using, lambda: [run.settle() for run in rest])
-        except REFUSALS:
-            for run in rest:
-                settle_alone(run, self.using)
+        self._settle_one_by_one([run for run in self.runs if not run.is_settled])
         self.is_settled = True
 
     def announce(self) -> None:
         """Tell about every event, outside of the transaction."""
         for run in self.runs:
             run.announce()
+
+    def _settle_one_by_one(self, runs: list[Run]) -> None:
+        try:
+            if len(runs) > 1:
+                in_transaction(self.using, lambda: [run.settle() for run in runs])
+                return
+        except REFUSALS:
+            pass
+        for run in runs:
+            settle_alone(run, self.using)
 
     def _with_outcome(self, kind: type[Outcome]) -> list[Run]:
         return [run for run in self.runs if isinstance(run.outcome, kind)]

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import peers, table
 from benchmarks.drivers.django_driver import percentiles
-from benchmarks.goals import Goal, ratio
+from benchmarks.goals import TWO, Goal, ratio
 from benchmarks.relay import tally
 from benchmarks.results import Measurement, ResultFile, median, read
 from benchmarks.venvs import REQUIREMENTS
@@ -87,6 +87,16 @@ def test_the_percentiles_are_those_of_what_was_timed() -> None:
     assert dict(percentiles([float(n) for n in range(101)])) == {"p50": 50, "p95": 95}
 
 
+def test_two_processes_are_compared_with_two() -> None:
+    two = Goal("nearest", WORK, "durable_rate", frozenset({"a"}), 5, ours=f"relay, {TWO}")
+    rows = [
+        measured(peers.OURS, 0, f"relay, {TWO}", durable_rate=30.0),
+        measured("a", 0, "one", durable_rate=10.0),
+        measured("a", 0, f"other, {TWO}", durable_rate=15.0),
+    ]
+    assert ratio(two, rows) == (2.0, ("a", f"other, {TWO}"))
+
+
 def test_a_median_of_nothing_is_nothing() -> None:
     assert median([None]) is None
     assert median([3.0, None, 1.0, 2.0]) == 2.0
@@ -96,7 +106,7 @@ def test_the_table_tells_medians_losses_errors_and_goals() -> None:
     good = {"messages": 10, "mib": 60.0, "left": 0, "capped": False, "duplicates": 0}
     rows = [
         *(
-            measured(peers.OURS, at, rate=rate, durable_rate=rate, lost=0, **good)
+            measured(peers.OURS, at, "events_relay", rate=rate, durable_rate=rate, lost=0, **good)
             for at, rate in enumerate((900.0, 1000.0, 1200.0))
         ),
         *(measured("kombu", at, rate=400.0, lost=2, **good) for at in range(3)),
