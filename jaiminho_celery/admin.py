@@ -98,6 +98,11 @@ class EventAdmin(admin.ModelAdmin):
         may_see = request.user.has_perm("jaiminho_celery.view_event_payload")
         return [*names, "signature", "body"] if may_see else names
 
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """Filter by the list's own filters only: by others one could guess what is hidden."""
+        own = {"status", "strategy", "status__exact", "strategy__exact", "stream"}
+        return lookup in own
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 

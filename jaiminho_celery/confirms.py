@@ -38,12 +38,13 @@ class ConfirmingChannel:
         self.published = 0
         self.awaited: dict[int, int] = {}
         """Positions of the messages that are not confirmed yet, by their number."""
-        self.confirmed, self.refused = set[int](), set[int]()
+        self.confirmed, self.refused, self.unrouted = set[int](), set[int](), set[int]()
         self._routes: dict[tuple[Any, ...], set[int]] = {}
 
     def begin(self) -> None:
         """Start a batch: forget the positions of the last one."""
-        self.confirmed, self.refused, self._routes = set(), set(), {}
+        self.confirmed, self.refused, self.unrouted = set(), set(), set()
+        self._routes = {}
 
     def publish(self, position: int, route: tuple[Any, ...], send: Callable[[], Any]) -> None:
         """Call ``send``, which publishes one message on the channel; don't wait.
@@ -64,7 +65,6 @@ class ConfirmingChannel:
         """
         while self.awaited:
             self.connection.drain_events(timeout=patience_seconds)
-        self.confirmed -= self.refused
 
     def forget(self) -> None:
         """Never use this channel again.
@@ -83,7 +83,7 @@ class ConfirmingChannel:
     def _on_return(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
         # Comes before the confirm of the same message: "taken care of", though by no queue.
         route = (exchange, routing_key, message.properties.get("correlation_id"))
-        self.refused.update(self._routes.get(route, ()))
+        self.unrouted.update(self._routes.get(route, ()))
 
     def _settled(self, number: int, multiple: bool) -> list[int]:
         numbers = [one for one in self.awaited if one <= number] if multiple else [number]

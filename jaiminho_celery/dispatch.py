@@ -8,6 +8,7 @@ from typing import Any
 
 from parviraptor_celery.drains import Budget, Report, drain, drain_lanes
 from parviraptor_celery.feeds import LaneFeed, PoolFeed
+from parviraptor_celery.statements import database_time
 
 from . import barriers, batches, execution, registry
 from .barriers import Barrier
@@ -56,10 +57,16 @@ def relay_lanes(
     return report
 
 
-def relay_pool(using: str, budget: Budget, stream: str | None = None) -> Report:
-    """Publish the unordered events that are due."""
+def relay_pool(
+    using: str, budget: Budget, stream: str | None = None, *, until: datetime | None = None
+) -> Report:
+    """Publish the unordered events that are due, or were at the moment ``until``.
+
+    No event is tried twice: what is put back is due later than this began.
+    """
     report = Report()
-    drain(EventPoolFeed(Event.rows(using).of_stream(stream), POOL_BATCH), budget, report)
+    rows = Event.rows(using).of_stream(stream).due_at(until or database_time(using))
+    drain(EventPoolFeed(rows, POOL_BATCH, budget), budget, report)
     return report
 
 
@@ -107,9 +114,9 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
     is leased alone, since it may be what kills its workers.
     """
 
-    def __init__(self, rows: Any, batch: int) -> None:
+    def __init__(self, rows: Any, batch: int, budget: Budget) -> None:
         super().__init__(rows, batch)
-        self.look = batch
+        self.budget, self.look = budget, batch
         self.floor: datetime | None = None
         """Nothing that is due before this is left, so far as we know."""
 
@@ -141,10 +148,11 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         Behind what was published there are dead entries in the index, which each look from the
         start would have to pass; so this one goes on where the last one was.
         """
-        rows = self.rows.ready()
+        rows = self.rows
         if self.floor is not None:
             rows = rows.filter(run_after__gte=self.floor)
-        found = list(rows.defer(*UNUSED).unlocked()[: self.look])
+        look = int(min(self.look, max(self.budget.rows, 1)))
+        found = list(rows.defer(*UNUSED).unlocked()[:look])
         if not found:
             is_done, self.floor = self.floor is None, None
             return [] if is_done else self.choose()
@@ -152,14 +160,23 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         return self._together_with_first(found)
 
     def _together_with_first(self, found: list[Event]) -> list[Event]:
+        """Return the first of ``found`` and what goes with it; one that failed goes alone.
+
+        It may be what kills its worker, or what makes a pipeline repeat its neighbours.
+        """
         first = found[0]
-        if registry.goes_by_the_batch(first.name):
-            self.look = min(MESSAGE_BATCH, max(1, BATCH_BYTES // settings.MAX_PAYLOAD_BYTES))
-            return [event for event in found if event.name == first.name]
-        self.look = self.batch
+        goes_by_the_batch = registry.goes_by_the_batch(first.name)
+        self.look = _most_messages() if goes_by_the_batch else self.batch
         if first.error_count:
             return [first]
+        if goes_by_the_batch:
+            return [event for event in found if event.name == first.name and not event.error_count]
         return list(takewhile(self._may_go_along, found[: self.batch]))
 
     def _may_go_along(self, event: Event) -> bool:
         return not (event.error_count or registry.goes_by_the_batch(event.name))
+
+
+def _most_messages() -> int:
+    """Return how many messages a batch may have, so that it fits into memory."""
+    return min(MESSAGE_BATCH, max(1, BATCH_BYTES // settings.MAX_PAYLOAD_BYTES))

@@ -78,6 +78,14 @@ class NotRouted(OutboxError):
     """The broker took a message and found no queue for it."""
 
 
+class Nacked(OutboxError):
+    """The broker refused to take a message for now: its queue is full, for example."""
+
+
+class BreaksConnection(OutboxError):
+    """The broker closes the connection whenever it gets this message."""
+
+
 class NotNow(OutboxError):
     """What takes the events is away as a whole; none of them is to blame, or counts an error.
 

@@ -203,6 +203,8 @@ def outcome_of(error: Exception | None) -> Outcome:
     """Return the outcome of a call that raised ``error``, or of one that didn't (None)."""
     if error is None:
         return Published()
+    if isinstance(error, UnknownFunction):
+        return Unknown(str(error))
     if isinstance(error, NotNow):
         return Postponed(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     if isinstance(error, settings.non_retryable()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,10 +17,12 @@ from parviraptor_celery import broker
 from . import holding, registry, wire
 from .conf import settings
 from .constants import PublishStrategyType
-from .exceptions import NotNow
+from .exceptions import Nacked, NotNow, UnknownFunction
 from .registry import Call, OutboxFunction
 from .send import WRITE
 from .wire import Message
+
+logger = logging.getLogger("jaiminho_celery")
 
 STREAM = "celery"
 NAME = "celery.message"
@@ -31,15 +34,27 @@ _apps: WeakValueDictionary[str | None, Celery] = WeakValueDictionary()
 
 def remember(app: Celery) -> None:
     """Let ``app_named`` find ``app``."""
+    if (other := _apps.get(app.main)) is not None and other is not app:
+        logger.warning(
+            "two OutboxCelery apps are named %r: what either sends goes out through the last one",
+            app.main,
+        )
     _apps[app.main] = app
 
 
 def app_named(name: str | None) -> Celery:
-    """Return this process's app of that name, else its current one.
+    """Return this process's app of that name: messages go to the broker of the app they are from.
 
-    Messages go to the broker of the app that sent them, should there be several in a process.
+    Raises:
+        UnknownFunction: this process has no such app.
     """
-    return _apps.get(name) or broker.this_app()
+    known, current = _apps.get(name), broker.this_app()
+    if known is None and current.main != name:
+        raise UnknownFunction(
+            f"no Celery app of this process is named {name!r}; the messages wait for one that has "
+            "it (an installed app's outbox.py may import it)"
+        )
+    return known or current
 
 
 def publish(messages: list[Message]) -> None:
@@ -56,11 +71,13 @@ def publish_many(calls: list[Call]) -> list[Exception | None]:
         for (messages, *_), _ in calls:
             holding.take(messages)
         return errors
-    for app, positions in _by_app(calls).items():
-        batches = [calls[at][0][0] for at in positions]
-        sent = iter(wire.send(app, [message for batch in batches for message in batch]))
-        for at, batch in zip(positions, batches, strict=True):
-            errors[at] = _first(list(islice(sent, len(batch))))
+    by_app: dict[str | None, list[int]] = {}
+    for at, ((messages, *_), _) in enumerate(calls):
+        by_app.setdefault(messages[0]["app"], []).append(at)
+    for name, positions in by_app.items():
+        sent = _sent_by(name, [calls[at][0][0] for at in positions])
+        for at, error in zip(positions, sent, strict=True):
+            errors[at] = error
     return errors
 
 
@@ -81,20 +98,26 @@ def enqueue(messages: list[Message], using: str | None = None) -> None:
     import_string(WRITE)(function, (messages,), {}, run_after=_parked_until(messages))
 
 
-def _by_app(calls: list[Call]) -> dict[Celery, list[int]]:
-    """Return the positions of the calls by the app that they go out through."""
-    found: dict[Celery, list[int]] = {}
-    for at, ((messages, *_), _) in enumerate(calls):
-        found.setdefault(app_named(messages[0]["app"]), []).append(at)
-    return found
+def _sent_by(name: str | None, batches: list[list[Message]]) -> list[Exception | None]:
+    """Send batches of messages through one app; what is wrong with it concerns no other app."""
+    messages = [message for batch in batches for message in batch]
+    try:
+        errors = iter(wire.send(app_named(name), messages))
+    except Exception as error:  # its broker URL, for example
+        return [error] * len(batches)
+    return [_first(batch, list(islice(errors, len(batch)))) for batch in batches]
 
 
-def _first(errors: list[Exception | None]) -> Exception | None:
-    """Return the first error of an event's messages; that of an absent broker as ``NotNow``."""
-    found = [error for error in errors if error is not None]
-    if not found or not isinstance(found[0], broker.FAILURES):
+def _first(messages: list[Message], errors: list[Exception | None]) -> Exception | None:
+    """Return the first error of an event's messages; that of an absent broker as ``NotNow``.
+
+    Celery's own events (that a task was sent) may fail: the task must not be repeated for that.
+    """
+    tasks = [at for at, message in enumerate(messages) if "task" in message["headers"]]
+    found = [error for at in tasks or range(len(messages)) if (error := errors[at]) is not None]
+    if not found or not isinstance(found[0], (*broker.FAILURES, Nacked)):
         return found[0] if found else None
-    away = NotNow(f"the broker is away ({type(found[0]).__name__})")
+    away = NotNow(f"the broker takes nothing ({type(found[0]).__name__})")
     away.__cause__ = found[0]
     return away
 
@@ -104,13 +127,24 @@ def _parked_until(messages: list[Message]) -> datetime | None:
     horizon = settings.PARK_BEYOND_SECONDS
     if horizon is None or any(_is_delayed_by_broker(message) for message in messages):
         return None
-    etas = [eta for message in messages if (eta := message["headers"].get("eta"))]
-    if not etas:
+    etas = [_eta(message) for message in messages if "task" in message["headers"]]
+    if not etas or None in etas:
         return None
-    due = min(datetime.fromisoformat(eta) for eta in etas)
+    due = min(eta for eta in etas if eta is not None)
     if due - timezone.now() <= timedelta(seconds=horizon):
         return None
     return due - timedelta(seconds=min(horizon, PARKED_ROUNDS * settings.RELAY_INTERVAL_SECONDS))
+
+
+def _eta(message: Message) -> datetime | None:
+    """Return when a task is due; an app without ``enable_utc`` says so in its own time zone."""
+    text = message["headers"].get("eta")
+    if not text:
+        return None
+    eta = datetime.fromisoformat(text)
+    if timezone.is_naive(eta):
+        return eta.replace(tzinfo=app_named(message["app"]).timezone)
+    return eta
 
 
 def _is_delayed_by_broker(message: Message) -> bool:

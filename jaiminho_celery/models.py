@@ -114,7 +114,7 @@ class Event(FencedRow):
             ),
         ]
         permissions = (
-            ("replay_event", "Can replay and skip dead letters"),
+            ("replay_event", "Can replay, skip and discard dead letters"),
             ("view_event_payload", "Can see what an event carries"),
         )
 
@@ -184,7 +184,7 @@ class Event(FencedRow):
         try:
             with transaction.atomic(using=using):
                 for rows, expected in cls.held_together(events, using):
-                    done = rows.delete()[0] if columns is None else cls._rest_all(rows, columns)
+                    done = rows.erase() if columns is None else cls._rest_all(rows, columns)
                     if done != expected:
                         raise _LeaseLost
         except _LeaseLost:
@@ -241,7 +241,7 @@ class Event(FencedRow):
             yield
 
     def _delete(self) -> bool:
-        return bool(self.rows(self.alias).filter(**self._fence(self.status)).delete()[0])
+        return bool(self.rows(self.alias).filter(**self._fence(self.status)).erase())
 
 
 def is_last_attempt(error_count: int) -> bool:

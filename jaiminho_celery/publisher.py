@@ -55,16 +55,22 @@ class BackgroundPublisher:
                 logger.warning("event %s: too many before it, the relay takes it", leased.event.pk)
                 return
             self._waiting.append(leased)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-                self._thread.start()
+            self._start_if_needed()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing waits any more; return False after ``timeout`` seconds."""
         self._forget_the_parent()
         with self._changed:
+            if self._waiting:
+                self._start_if_needed()
             return self._changed.wait_for(lambda: not self._waiting and not self._is_busy, timeout)
+
+    def _start_if_needed(self) -> None:
+        # It may have ended: after an idle time, or by a SystemExit that somebody's receiver raised.
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+            self._thread.start()
 
     def _forget_the_parent(self) -> None:
         # After a fork the thread is gone, and what it had to do is the parent's.

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from django.db import connections
 from django.db.models import OuterRef
+from django.db.models.functions import Length
 
-from parviraptor_celery.clock import now
 from parviraptor_celery.leased import LeasedQuerySet
 
 from .states import EventStatus
@@ -31,13 +31,21 @@ class EventQuerySet(LeasedQuerySet):
         """What is still to be published and was written while SIGN_EVENTS was off."""
         return self.filter(status__in=(EventStatus.WAITING, EventStatus.PUBLISHING), signature="")
 
-    def ready(self) -> EventQuerySet:
-        """Unordered events that are due: those first that have been for longest."""
+    def due_at(self, moment: datetime) -> EventQuerySet:
+        """Unordered events that are due at ``moment``: those first that are due for longest."""
         without_lane = self.waiting().filter(lane__isnull=True)
-        return without_lane.filter(run_after__lte=now()).order_by("run_after", "id")
+        return without_lane.filter(run_after__lte=moment).order_by("run_after", "id")
 
     def dead(self) -> EventQuerySet:
         return self.filter(status=EventStatus.DEAD).order_by("id")
+
+    def erase(self) -> int:
+        """Delete the rows by one statement with these conditions; return how many there were.
+
+        ``delete()`` would first read them and then go by their ids alone, without the fence, as
+        soon as anybody connects a receiver for deletions.
+        """
+        return int(self._raw_delete(self.db))
 
     def equal_to(self, **texts: str) -> EventQuerySet:
         """Only the events whose columns equal ``texts`` to the letter.
@@ -46,11 +54,15 @@ class EventQuerySet(LeasedQuerySet):
         """
         if connections[self.db].vendor != "mysql":
             return self.filter(**texts)
-        return self.filter(**texts, **{f"{name}__startswith": texts[name] for name in texts})
+        rows = self.filter(**texts, **{f"{name}__startswith": texts[name] for name in texts})
+        for name, text in texts.items():
+            rows = rows.alias(**{f"{name}_length": Length(name)})
+            rows = rows.filter(**{f"{name}_length": len(text)})
+        return rows
 
     def of_stream(self, stream: str | None) -> EventQuerySet:
         """Only the events of ``stream``; None means every stream."""
-        return self if stream is None else self.filter(stream=stream)
+        return self if stream is None else self.equal_to(stream=stream)
 
     def in_state_since(self, state: EventStatus, column: str, moment: datetime) -> EventQuerySet:
         """Events that came to rest in ``state`` no later than ``moment``, by ``column``."""

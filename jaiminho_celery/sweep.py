@@ -7,6 +7,7 @@ import logging
 from django.db import router
 
 from parviraptor_celery.drains import Budget, Report
+from parviraptor_celery.statements import database_time
 from parviraptor_celery.sweeping import next_lanes, rescue_expired
 
 from . import dispatch, execution, kicks, registry
@@ -41,18 +42,57 @@ def sweep_all(budget: Budget, *, force: bool = False) -> list[tuple[str, Report]
 
 
 def relay_here(using: str, budget: Budget, stream: str | None = None) -> int:
-    """Publish everything of ``stream`` (None: of all) that is due, in this process."""
+    """Publish everything of ``stream`` (None: of all) that is due, in this process.
+
+    What has no order, and each lane, get their turns, so that none waits until the others are
+    empty. Returns the number of events tried. What becomes due meanwhile waits for the next call.
+    """
     rescue(using)
-    done = dispatch.relay_pool(using, budget, stream).rows
-    after = ""
-    rows = Event.rows(using).of_stream(stream)
-    while not budget.is_spent:
-        heads = dict(rows.lane_heads(EventStatus.WAITING, after, settings.SWEEP_LANES))
-        if not heads:
-            break
-        done += dispatch.relay_lanes(using, rows.startable(heads), budget).rows
-        after = max(heads)
+    done, until = 0, database_time(using)
+    lanes, pool_waits = Lanes(using, stream), True
+    while not budget.is_spent and (pool_waits or lanes.wait):
+        rows = 0
+        if pool_waits:
+            part = _turn(budget)
+            report = dispatch.relay_pool(using, part, stream, until=until)
+            pool_waits, rows = report.is_exhausted, report.rows
+        if lanes.wait:
+            rows += lanes.relay(_turn(budget))
+        budget.spend(rows)
+        done += rows
     return done
+
+
+def _turn(budget: Budget) -> Budget:
+    return budget.part(budget.rows, settings.RELAY_SECONDS)
+
+
+class Lanes:
+    """Goes once round the lanes that wait, some at a time; a long one makes room for others."""
+
+    def __init__(self, using: str, stream: str | None) -> None:
+        self.using, self.rows = using, Event.rows(using).of_stream(stream)
+        self.wait = True
+        """Whether any is left."""
+        self._after: str = ""
+        self._turns: list[str] = []
+
+    def relay(self, budget: Budget) -> int:
+        """Publish what the next lanes have; return the number of events tried."""
+        if not self._turns and not self._find_more():
+            self.wait = False
+            return 0
+        report = dispatch.relay_lanes(self.using, self._turns, budget)
+        self._turns = [*report.left_over[1:], *report.left_over[:1]]
+        return report.rows
+
+    def _find_more(self) -> bool:
+        """Look for lanes behind the last ones; return whether there are any."""
+        waiting = self.rows.lane_heads(EventStatus.WAITING, self._after, settings.SWEEP_LANES)
+        if not (heads := dict(waiting)):
+            return False
+        self._after, self._turns = max(heads), self.rows.startable(heads)
+        return True
 
 
 def rescue(using: str) -> int:

@@ -12,7 +12,8 @@ A message that is wrong by itself fails alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -20,13 +21,14 @@ from typing import Any
 
 from celery import Celery
 from kombu import Connection, Producer
+from kombu.exceptions import OperationalError
 
 from parviraptor_celery import broker
 from parviraptor_celery.conf import settings
 
 from .confirms import ConfirmingChannel
 from .entities import thawed
-from .exceptions import NotRouted
+from .exceptions import BreaksConnection, Nacked, NotRouted
 
 Message = dict[str, Any]
 
@@ -45,13 +47,10 @@ class Delivery:
     arrived: set[int] = field(default_factory=set)
     errors: dict[int, Exception] = field(default_factory=dict)
 
-    def open(self) -> list[int]:
+    def open(self, among: Iterable[int] | None = None) -> list[int]:
         """Return the positions of the messages whose fate is open."""
-        return [
-            at
-            for at in range(len(self.messages))
-            if at not in self.arrived and at not in self.errors
-        ]
+        positions = range(len(self.messages)) if among is None else among
+        return [at for at in positions if at not in self.arrived and at not in self.errors]
 
 
 def send(app: Celery, messages: list[Message]) -> list[Exception | None]:
@@ -61,56 +60,102 @@ def send(app: Celery, messages: list[Message]) -> list[Exception | None]:
     (``BrokerAway``: nothing was tried).
     """
     delivery = Delivery(app, messages)
-    try:
-        broker.use(app, lambda connection: _deliver(delivery, connection))
-    except broker.FAILURES as error:
+    error = _attempt(delivery, range(len(messages)))
+    if isinstance(error, _ConnectionDied):
+        error = _attempt_one_by_one(delivery)
+    if error is not None:
         delivery.errors |= dict.fromkeys(delivery.open(), error)
     return [delivery.errors.get(at) for at in range(len(messages))]
 
 
-def _deliver(delivery: Delivery, connection: Connection) -> None:
+class _ConnectionDied(OperationalError):
+    """The broker can be reached, and the connection broke while we published."""
+
+
+def _attempt(delivery: Delivery, positions: Iterable[int]) -> OperationalError | OSError | None:
+    """Deliver what is open of ``positions``; return the broker's error, if it failed."""
+    began = time.monotonic()
+    try:
+        broker.use(delivery.app, lambda connection: _deliver(delivery, connection, positions))
+    except (broker.BrokerAway, broker.CannotConnect) as error:
+        return error
+    except broker.FAILURES as error:
+        if time.monotonic() - began > settings.BROKER_TIMEOUT_SECONDS / 2:
+            return error
+        died = _ConnectionDied(str(error))
+        died.__cause__ = error
+        return died
+    return None
+
+
+def _attempt_one_by_one(delivery: Delivery) -> OperationalError | OSError | None:
+    """Find the message that breaks the connection, such as one with too large a header."""
+    for at in delivery.open():
+        broker.close_breaker()
+        error = _attempt(delivery, [at])
+        if isinstance(error, _ConnectionDied):
+            delivery.errors[at] = BreaksConnection(f"the connection broke each time: {error}")
+        elif error is not None:
+            return error
+    broker.close_breaker()
+    return None
+
+
+def _deliver(delivery: Delivery, connection: Connection, among: Iterable[int]) -> None:
+    positions = delivery.open(among)
     if connection.transport.driver_type == "amqp":
-        _confirm_all(delivery, connection)
+        _confirm_all(delivery, connection, positions)
         return
     producer = Producer(connection, auto_declare=False)
-    _declare(delivery, producer, delivery.open())
+    _declare(delivery, producer, positions)
     if getattr(producer, "supports_batch_publish", False):
-        _pipeline(delivery, producer)
+        _pipeline(delivery, producer, positions)
     else:
-        for at in _published(delivery, producer):
+        for at in _published(delivery, producer, positions):
             delivery.arrived.add(at)
 
 
-def _pipeline(delivery: Delivery, producer: Producer) -> None:
-    with producer.batch(max_size=REDIS_COMMANDS):  # type: ignore[attr-defined]
-        buffered = list(_published(delivery, producer))
-    delivery.arrived.update(buffered)
+def _pipeline(delivery: Delivery, producer: Producer, positions: list[int]) -> None:
+    """Publish by one pipeline; if a command in it was refused, one by one to find out which.
 
-
-def _published(delivery: Delivery, producer: Producer) -> Iterator[int]:
-    """Publish what is open and yield its positions; what is wrong by itself is left out."""
+    The pipeline doesn't tell, and has executed the others: these arrive twice.
+    """
     connection: Any = producer.connection
-    for at in delivery.open():
+    try:
+        with producer.batch(max_size=REDIS_COMMANDS):  # type: ignore[attr-defined]
+            buffered = list(_published(delivery, producer, positions))
+        delivery.arrived.update(buffered)
+    except Exception as error:
+        if broker.means_away(error, connection):
+            raise
+        for at in _published(delivery, producer, positions):
+            delivery.arrived.add(at)
+
+
+def _published(delivery: Delivery, producer: Producer, positions: list[int]) -> Iterator[int]:
+    """Publish what is open and yield its position; what is wrong by itself is left out."""
+    connection: Any = producer.connection
+    for at in delivery.open(positions):
         try:
             _publish(delivery.app, producer, delivery.messages[at])
-        except (*broker.FAILURES, *connection.connection_errors):
-            raise
         except Exception as error:  # whatever a message makes a serializer or transport raise
+            if broker.means_away(error, connection):
+                raise
             delivery.errors[at] = error
         else:
             yield at
 
 
-def _confirm_all(delivery: Delivery, connection: Connection) -> None:
-    """Publish what is open, then await the confirms.
+def _confirm_all(delivery: Delivery, connection: Connection, positions: list[int]) -> None:
+    """Publish everything, then await the confirms.
 
     A message whose exchange or queue is wrong makes the broker close the channel, and with it go
     the confirms of the others. These are then published one by one.
     """
     try:
-        _confirm(delivery, connection, delivery.open())
+        _confirm(delivery, connection, positions)
     except connection.channel_errors:
-        for at in delivery.open():
+        for at in delivery.open(positions):
             try:
                 _confirm(delivery, connection, [at])
             except connection.channel_errors as error:
@@ -127,15 +172,16 @@ def _confirm(delivery: Delivery, connection: Connection, positions: list[int]) -
         channel.forget()
         raise
     finally:
-        delivery.arrived |= channel.confirmed - channel.refused
-        for at in channel.refused:
-            delivery.errors[at] = _refusal(connection, delivery.messages[at])
+        delivery.arrived |= channel.confirmed - channel.unrouted
+        delivery.errors |= {at: Nacked("the broker refused to take it") for at in channel.refused}
+        for at in channel.unrouted:
+            delivery.errors[at] = _unrouted(connection, delivery.messages[at])
 
 
 def _publish_on(channel: ConfirmingChannel, delivery: Delivery, positions: list[int]) -> None:
     producer, connection = Producer(channel.channel, auto_declare=False), channel.connection
     _declare(delivery, producer, positions)
-    for at in positions:
+    for at in delivery.open(positions):
         message = delivery.messages[at]
         route = (
             message["exchange"],
@@ -144,13 +190,14 @@ def _publish_on(channel: ConfirmingChannel, delivery: Delivery, positions: list[
         )
         try:
             channel.publish(at, route, partial(_publish, delivery.app, producer, message))
-        except (*broker.FAILURES, *connection.connection_errors, *connection.channel_errors):
-            raise
         except Exception as error:
+            closed = isinstance(error, connection.channel_errors)
+            if closed or broker.means_away(error, connection):
+                raise
             delivery.errors[at] = error
 
 
-def _refusal(connection: Any, message: Message) -> NotRouted:
+def _unrouted(connection: Any, message: Message) -> NotRouted:
     # It may have been deleted since this connection declared it: declare it again next time.
     connection.declared_entities.clear()
     return NotRouted(
@@ -163,21 +210,36 @@ def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> No
     """Declare what has to exist before the messages go out; kombu does so once per connection.
 
     Redis knows an exchange only on connections that declared it, and loses what is sent to
-    another; so all queues are declared before a message to a named exchange.
+    another; so all queues are declared before a message to a named exchange. What can't be
+    declared is the error of the messages that ask for it.
     """
-    messages = [delivery.messages[at] for at in positions]
-    kept = {
-        json.dumps(one, sort_keys=True, default=str): one for m in messages for one in m["declare"]
-    }
-    if any(message["exchange"] for message in messages):
-        kept |= {json.dumps(name): name for name in delivery.app.amqp.queues}
-    for _, one in sorted(kept.items()):
-        if (entity := thawed(one, delivery.app)) is not None:
-            producer.maybe_declare(entity)
+    askers: dict[str, list[int]] = {}
+    for at in positions:
+        message = delivery.messages[at]
+        for kept in message["declare"]:
+            askers.setdefault(_text_of(kept), []).append(at)
+        if message["exchange"]:
+            for name in delivery.app.amqp.queues:
+                askers.setdefault(_text_of(name), [])
+    for text in sorted(askers):
+        try:
+            if (entity := thawed(json.loads(text), delivery.app)) is not None:
+                producer.maybe_declare(entity)
+        except Exception as error:
+            if _ends_channel(error, producer):
+                raise
+            delivery.errors |= dict.fromkeys(askers[text], error)
+
+
+def _ends_channel(error: Exception, producer: Producer) -> bool:
+    connection: Any = producer.connection
+    is_amqp = connection.transport.driver_type == "amqp"
+    closed = is_amqp and isinstance(error, connection.channel_errors)
+    return closed or broker.means_away(error, connection)
 
 
 def _text_of(entity: object) -> str:
-    return json.dumps(entity, sort_keys=True, default=str)
+    return json.dumps(entity)
 
 
 def _publish(app: Celery, producer: Producer, message: Message) -> None:

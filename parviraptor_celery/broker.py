@@ -16,22 +16,22 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from amqp.exceptions import FrameSyntaxError
 from celery import Celery, current_app
-from kombu import Connection, exceptions
+from kombu import Connection
 from kombu.exceptions import OperationalError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from . import signals
 from .conf import settings
 
 T = TypeVar("T")
 
-# BatchPublishError came with kombu 5.7.
-FAILURES: tuple[type[Exception], ...] = (
-    OperationalError,
-    OSError,
-    getattr(exceptions, "BatchPublishError", OperationalError),
-)
-"""What says that the broker is away, as opposed to that a message is wrong."""
+FAILURES = (OperationalError, OSError)
+"""What ``use`` raises when the broker is away."""
+
+_REFUSING_ALL = ("NOREPLICAS", "MISCONF", "CLUSTERDOWN")
+"""How Redis says that it takes nothing now, where redis-py has no class for it."""
 
 _open_until: dict[int, float] = {}
 _pools: WeakKeyDictionary[Celery, dict[tuple[object, ...], Any]] = WeakKeyDictionary()
@@ -41,6 +41,10 @@ _silences: list[object] = []
 
 class BrokerAway(OperationalError):
     """The broker failed a moment ago; it is left alone for a few seconds."""
+
+
+class CannotConnect(OperationalError):
+    """No connection to the broker came about: it is down, or refuses us."""
 
 
 def kick(task: str, *, countdown: float | None = None, **kwargs: Any) -> bool:
@@ -113,6 +117,23 @@ def use(app: Celery, action: Callable[[Connection], T]) -> T:
         raise
 
 
+def means_away(error: Exception, connection: Connection) -> bool:
+    """Return whether ``error`` says that the broker is away, rather than that a message is wrong.
+
+    Among a transport's "connection errors" are some that a message can cause: KeyError with
+    Redis, and what py-amqp raises for a header that has no form in AMQP. And among the answers
+    of Redis to one command are some that it would give to any: that it is full, for example.
+    """
+    if type(error).__name__ == "BatchPublishError" and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # kombu 5.7 wraps what a pipeline met
+    if isinstance(error, KeyError | FrameSyntaxError):
+        return False
+    if isinstance(error, ResponseError):
+        is_for_all = isinstance(error, OutOfMemoryError | ReadOnlyError)
+        return is_for_all or str(error).startswith(_REFUSING_ALL)
+    return isinstance(error, (*FAILURES, *connection.connection_errors))
+
+
 def seconds_until_tried() -> float:
     """Return for how long the broker is still left alone, in seconds; 0 if it is not."""
     return max(0.0, _open_until.get(os.getpid(), 0.0) - time.monotonic())
@@ -154,14 +175,17 @@ def _with_a_living(connection: Connection, action: Callable[[Connection], T]) ->
 
 
 def _in_plain_terms(connection: Connection, action: Callable[[Connection], T]) -> T:
-    """Turn what this transport calls a connection error into an OperationalError."""
+    """Turn everything that says that the broker is away into an OperationalError."""
     try:
         connection.ensure_connection(max_retries=0)  # reading attributes would try twice
+    except Exception as error:  # also a password that it refuses
+        raise CannotConnect(str(error)) from error
+    try:
         return action(connection)
-    except FAILURES:
+    except Exception as error:
+        if means_away(error, connection) and not isinstance(error, FAILURES):
+            raise OperationalError(str(error)) from error
         raise
-    except connection.connection_errors as error:
-        raise OperationalError(str(error)) from error
 
 
 def _pool(app: Celery) -> Any:

@@ -25,6 +25,11 @@ class Budget:
         """Return a budget that only ``stop`` ends."""
         return cls(float("inf"), float("inf"), stop)
 
+    def part(self, rows: float, seconds: float) -> Budget:
+        """Return a budget for a part of the work: no more than is left, nor than given here."""
+        left = self._deadline - time.monotonic()
+        return Budget(min(rows, self.rows), min(seconds, left), self.stop)
+
     def spend(self, rows: int) -> None:
         self.rows -= rows
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connections, models, transaction
@@ -62,6 +62,16 @@ def insert(row: models.Model, using: str) -> None:
         cursor.execute(sql, [value for _, bound in sides for value in bound])
         row.pk = cursor.fetchone()[0] if returns else cursor.lastrowid
     row._state.adding, row._state.db = False, using
+
+
+def database_time(using: str) -> datetime:
+    """Return the time of the database's clock, with its time zone."""
+    sql, params = _moment(using, None)
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT {sql}", params)
+        (moment,) = cursor.fetchone()
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @functools.cache

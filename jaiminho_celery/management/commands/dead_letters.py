@@ -72,18 +72,19 @@ class Command(BaseCommand):
             self._say(report, f"{_letters(report.total)} would be {PARTICIPLES[action]}")
         else:
             if action == "discard" and not options["no_input"]:
-                self._confirm(selection)
+                selection = self._confirm(selection)
             report = VERBS[action](**selection)
             self._show(report)
             left_alone = f", {report.left_alone} left alone: somebody else decided about them"
             end = left_alone if report.left_alone else ""
             self._say(report, f"{_letters(report.total)} {PARTICIPLES[action]}{end}")
 
-    def _confirm(self, selection: Any) -> None:
+    def _confirm(self, selection: Any) -> Any:
+        """Return what a person agreed to delete: nothing that dies while the question stands."""
         report = dead_letters.discard(dry_run=True, **selection)
         self._show(report)
         if not report.total:
-            return
+            return selection
         question = f"Delete {_letters(report.total)} for good? Type 'yes' to go on: "
         try:
             answer = input(question)
@@ -91,6 +92,8 @@ class Command(BaseCommand):
             raise CommandError("Nobody can be asked here. Pass --no-input to discard.") from None
         if answer.strip() != "yes":
             raise CommandError("Nothing was discarded.")
+        shown_until = max(line.latest for line in report.lines)
+        return {**selection, "everything": False, "until": shown_until}
 
     def _show(self, report: Report) -> None:
         if not report.lines:
