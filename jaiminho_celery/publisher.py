@@ -39,17 +39,21 @@ class BackgroundPublisher:
 
     def __init__(self, publish: Callable[[list[Leased]], None]) -> None:
         self.publish = publish
-        self._pid = os.getpid()
+        self._begin_anew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_anew)
+        atexit.register(self.flush, EXIT_SECONDS)
+
+    def _begin_anew(self) -> None:
+        # After a fork the thread is gone, and what it had to do is the parent's.
         self._changed = threading.Condition()
         self._waiting: list[Leased] = []
         self._is_busy = False
         self._thread: threading.Thread | None = None
         self._last_at = 0.0
-        atexit.register(self.flush, EXIT_SECONDS)
 
     def add(self, leased: Leased) -> None:
         """Hand an event over; returns at once."""
-        self._forget_the_parent()
         with self._changed:
             if len(self._waiting) >= MOST_WAITING:
                 logger.warning("event %s: too many before it, the relay takes it", leased.event.pk)
@@ -62,15 +66,8 @@ class BackgroundPublisher:
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing waits any more; return False after ``timeout`` seconds."""
-        self._forget_the_parent()
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._is_busy, timeout)
-
-    def _forget_the_parent(self) -> None:
-        # After a fork the thread is gone, and what it had to do is the parent's.
-        if self._pid != os.getpid():
-            atexit.unregister(self.flush)
-            self.__init__(self.publish)  # type: ignore[misc]
 
     def _run(self) -> None:
         try:
@@ -94,18 +91,22 @@ class BackgroundPublisher:
     def _publish(self, batch: list[Leased]) -> None:
         try:
             for _, leased in groupby(batch, key=lambda one: one.event.alias):
-                self.publish(list(leased))
-        except Exception:  # a database that is away, for example
-            logger.exception("%s events are left to the relay", len(batch))
+                self._publish_or_leave(list(leased))
+            if not self._waiting:
+                self._close_old_connections()
         finally:
             self._last_at = time.monotonic()
-            self._close_old_connections()
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
 
+    def _publish_or_leave(self, leased: list[Leased]) -> None:
+        try:
+            self.publish(leased)
+        except Exception:  # a database that is away, for example
+            logger.exception("%s events are left to the relay", len(leased))
+
     def _close_old_connections(self) -> None:
         """Treat connections as Django does after each request, by CONN_MAX_AGE."""
-        if not self._waiting:
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
+        for connection in connections.all(initialized_only=True):
+            connection.close_if_unusable_or_obsolete()
