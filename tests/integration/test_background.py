@@ -193,6 +193,30 @@ def test_an_event_that_comes_late_is_published_only_if_it_is_won_again(
 
 
 @ON_SERVERS
+def test_a_batch_that_lost_one_lease_tells_of_the_others_only(
+    using: str, send: Send, arrived: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_on = wire.send
+
+    def send_and_lose(app: Any, messages: list[Any]) -> Any:
+        Event.rows(using).filter(pk=ids[1]).update(attempt=99)
+        return send_on(app, messages)
+
+    monkeypatch.setattr(wire, "send", send_and_lose)
+    with noting(signals.event_published) as published:
+        with transaction.atomic(using=using):
+            for number in range(3):
+                send(number)
+            ids = list(Event.rows(using).order_by("id").values_list("id", flat=True))
+            monkeypatch.setattr(hooks.background, "add", waiting_for(3, hooks.background.add))
+        assert hooks.flush()
+
+    assert published == [ids[0], ids[2]]
+    assert statuses(using) == [Event.Status.PUBLISHING]
+    assert arrived() == [0, 1, 2]
+
+
+@ON_SERVERS
 def test_a_database_connection_that_dies_under_a_batch_repeats_nothing(
     using: str, send: Send, arrived: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +369,20 @@ def test_what_a_rolled_back_savepoint_sent_never_leaves_whichever_way_they_nest(
 
     assert statuses(using) == []
     assert arrived() == [1, 2]
+
+
+def waiting_for(count: int, add: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return ``add`` for so many together, so that they are one batch."""
+    waiting: list[Any] = []
+
+    def add_together(leased: Any) -> None:
+        waiting.append(leased)
+        if len(waiting) == count:
+            with hooks.background._changed:
+                for one in waiting:
+                    add(one)
+
+    return add_together
 
 
 @contextmanager

@@ -102,7 +102,7 @@ send = wire.send
 
 def hold(app, messages):
     shutting_down.wait(20)
-    time.sleep(0.3)  # a broker that is not the fastest
+    time.sleep(1.5)  # a slow broker: billiard by itself leaves a child one second
     return send(app, messages)
 
 wire.send = hold
