@@ -20,8 +20,8 @@ from .states import EventStatus
 
 POOL_BATCH = 10
 MESSAGE_BATCH = 500
-BATCH_BYTES = 128 * 1024 * 1024
-"""Most that the bodies of a batch may take in memory, should every one be as large as allowed."""
+BATCH_BYTES = 16 * 1024 * 1024
+"""What the bodies of a batch should take in memory at most; a multiple of it is in use."""
 
 UNUSED = ("created_at", "modified_at", "sent_at", "lease_until", "leased_by", "running_lane")
 """Columns of a waiting event that publishing it needs not; reading times takes time."""
@@ -166,7 +166,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         """
         first = found[0]
         goes_by_the_batch = registry.goes_by_the_batch(first.name)
-        self.look = _most_messages() if goes_by_the_batch else self.batch
+        self.look = _most_like(found) if goes_by_the_batch else self.batch
         if first.error_count:
             return [first]
         if goes_by_the_batch:
@@ -177,6 +177,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         return not (event.error_count or registry.goes_by_the_batch(event.name))
 
 
-def _most_messages() -> int:
-    """Return how many messages a batch may have, so that it fits into memory."""
-    return min(MESSAGE_BATCH, max(1, BATCH_BYTES // settings.MAX_PAYLOAD_BYTES))
+def _most_like(found: list[Event]) -> int:
+    """Return how many messages the next batch may have, if they are as large as these."""
+    largest = max(len(event.body) for event in found)
+    return min(MESSAGE_BATCH, max(1, BATCH_BYTES // max(largest, 1)))

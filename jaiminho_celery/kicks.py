@@ -35,8 +35,8 @@ def later(using: str, pause: timedelta) -> None:
     due, now = time.monotonic() + seconds, time.monotonic()
     if now < _asked_for.get(using, 0.0) <= due:
         return
-    _asked_for[using] = due
-    broker.kick(RELAY, countdown=seconds, using=using)
+    if broker.kick(RELAY, countdown=seconds, using=using):
+        _asked_for[using] = due
 
 
 def lanes_on_commit(using: str, lanes: set[str]) -> None:

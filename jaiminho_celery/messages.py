@@ -9,6 +9,7 @@ from itertools import islice
 from weakref import WeakValueDictionary
 
 from celery import Celery
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
@@ -123,28 +124,31 @@ def _first(messages: list[Message], errors: list[Exception | None]) -> Exception
 
 
 def _parked_until(messages: list[Message]) -> datetime | None:
-    """Return when messages that are due far ahead go to the broker; None means now."""
+    """Return when messages that are due far ahead go to the broker; None means now.
+
+    Tasks of one event go together, with the first of them: one that is due at once is never held
+    back. What Celery sends along to tell monitors of a task (``task-sent``) goes with it.
+    """
     horizon = settings.PARK_BEYOND_SECONDS
     if horizon is None or any(_is_delayed_by_broker(message) for message in messages):
         return None
-    etas = [_eta(message) for message in messages if "task" in message["headers"]]
-    if not etas or None in etas:
+    tasks = [message for message in messages if "task" in message["headers"]]
+    etas = [eta for task in tasks if (eta := _eta_of(task)) is not None]
+    if not etas or len(etas) < len(tasks):
         return None
-    due = min(eta for eta in etas if eta is not None)
+    due = min(etas)
     if due - timezone.now() <= timedelta(seconds=horizon):
         return None
     return due - timedelta(seconds=min(horizon, PARKED_ROUNDS * settings.RELAY_INTERVAL_SECONDS))
 
 
-def _eta(message: Message) -> datetime | None:
-    """Return when a task is due; an app without ``enable_utc`` says so in its own time zone."""
-    text = message["headers"].get("eta")
-    if not text:
-        return None
-    eta = datetime.fromisoformat(text)
-    if timezone.is_naive(eta):
-        return eta.replace(tzinfo=app_named(message["app"]).timezone)
-    return eta
+def _eta_of(message: Message) -> datetime | None:
+    """Return when a task is due as its worker will read it: without a time zone it is UTC."""
+    try:
+        eta = maybe_iso8601(message["headers"].get("eta"))
+    except (TypeError, ValueError):
+        return None  # no time at all, which the worker will say
+    return None if eta is None else maybe_make_aware(eta)
 
 
 def _is_delayed_by_broker(message: Message) -> bool:

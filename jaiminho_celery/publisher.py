@@ -25,7 +25,8 @@ logger = logging.getLogger("jaiminho_celery")
 
 BATCH = 500
 MOST_WAITING = 20 * BATCH
-"""With more the broker can't keep up: they wait for the relay, not in memory."""
+MOST_BYTES = 64 * 1024 * 1024
+"""With more of either the broker can't keep up: the rest waits for the relay, not in memory."""
 
 PAUSE_SECONDS = 0.02
 """Between two batches, so that more comes together; after a quiet time a message goes at once."""
@@ -39,44 +40,51 @@ class BackgroundPublisher:
 
     def __init__(self, publish: Callable[[list[Leased]], None]) -> None:
         self.publish = publish
-        self._pid = os.getpid()
+        self._begin_anew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin_anew)
+        atexit.register(self.flush, EXIT_SECONDS)
+
+    def _begin_anew(self) -> None:
+        # After a fork the thread is gone, and what it had to do is the parent's.
         self._changed = threading.Condition()
         self._waiting: list[Leased] = []
+        self._bytes, self._was_full = 0, False
         self._is_busy = False
         self._thread: threading.Thread | None = None
         self._last_at = 0.0
-        atexit.register(self.flush, EXIT_SECONDS)
 
     def add(self, leased: Leased) -> None:
         """Hand an event over; returns at once."""
-        self._forget_the_parent()
         with self._changed:
-            if len(self._waiting) >= MOST_WAITING:
-                logger.warning("event %s: too many before it, the relay takes it", leased.event.pk)
+            if self._has_no_room_for(leased):
                 return
             self._waiting.append(leased)
+            self._bytes += len(leased.event.body)
             self._start_if_needed()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing waits any more; return False after ``timeout`` seconds."""
-        self._forget_the_parent()
         with self._changed:
             if self._waiting:
                 self._start_if_needed()
             return self._changed.wait_for(lambda: not self._waiting and not self._is_busy, timeout)
+
+    def _has_no_room_for(self, leased: Leased) -> bool:
+        is_full = len(self._waiting) >= MOST_WAITING or (
+            self._waiting and self._bytes + len(leased.event.body) > MOST_BYTES
+        )
+        if is_full and not self._was_full:
+            logger.warning("from event %s on the relay takes them: too many wait", leased.event.pk)
+        self._was_full = bool(is_full)
+        return self._was_full
 
     def _start_if_needed(self) -> None:
         # It may have ended: after an idle time, or by a SystemExit that somebody's receiver raised.
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
             self._thread.start()
-
-    def _forget_the_parent(self) -> None:
-        # After a fork the thread is gone, and what it had to do is the parent's.
-        if self._pid != os.getpid():
-            atexit.unregister(self.flush)
-            self.__init__(self.publish)  # type: ignore[misc]
 
     def _run(self) -> None:
         try:
@@ -94,24 +102,33 @@ class BackgroundPublisher:
             pause = self._last_at + PAUSE_SECONDS - time.monotonic()
             self._changed.wait_for(lambda: len(self._waiting) >= BATCH, max(pause, 0.0))
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            self._bytes -= sum(len(leased.event.body) for leased in batch)
             self._is_busy = True
             return batch
 
     def _publish(self, batch: list[Leased]) -> None:
         try:
-            for _, leased in groupby(batch, key=lambda one: one.event.alias):
-                self.publish(list(leased))
-        except Exception:  # a database that is away, for example
-            logger.exception("%s events are left to the relay", len(batch))
+            for _, leased in groupby(sorted(batch, key=_alias), key=_alias):
+                self._publish_or_leave(list(leased))
+            if not self._waiting:
+                self._close_old_connections()
         finally:
             self._last_at = time.monotonic()
-            self._close_old_connections()
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
 
+    def _publish_or_leave(self, leased: list[Leased]) -> None:
+        try:
+            self.publish(leased)
+        except Exception:  # a database that is away, for example
+            logger.exception("%s events are left to the relay", len(leased))
+
     def _close_old_connections(self) -> None:
         """Treat connections as Django does after each request, by CONN_MAX_AGE."""
-        if not self._waiting:
-            for connection in connections.all(initialized_only=True):
-                connection.close_if_unusable_or_obsolete()
+        for connection in connections.all(initialized_only=True):
+            connection.close_if_unusable_or_obsolete()
+
+
+def _alias(leased: Leased) -> str:
+    return leased.event.alias

@@ -53,7 +53,7 @@ def _sweep(force: bool) -> int:
     for using, report in reports:
         if report.is_exhausted:
             broker.kick(kicks.RELAY, using=using)
-        elif report.pauses:
+        if report.pauses:
             kicks.later(using, min(report.pauses.values()))
     return sum(report.rows for _, report in reports)
 

@@ -18,6 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LANES, OUTBOX = "tests/integration/test_lanes.py", "tests/integration/test_outbox.py"
+BATCHES, PARKING = "tests/integration/test_message_batches.py", "tests/integration/test_parking.py"
+BACKGROUND = "tests/integration/test_background.py"
+ENDINGS = "tests/integration/test_background_processes.py"
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ MUTATIONS = [
     Mutation(
         "resolved-expressions",
         "parviraptor_celery/statements.py",
-        "value.resolve_expression(compiler.query, allow_joins=False, for_save=True)",
-        "value",
+        "expression.resolve_expression(compiler.query, allow_joins=False, for_save=True)",
+        "expression",
         LANES,
     ),
     Mutation(
@@ -97,9 +100,9 @@ MUTATIONS = [
     ),
     Mutation(
         "late-hook-wins-again",
-        "jaiminho_celery/strategies.py",
-        "if is_late and not alone(event.alias, event.renew):",
-        "if False:",
+        "jaiminho_celery/hooks.py",
+        "return not is_late or alone(self.event.alias, self.event.renew)",
+        "return True",
         OUTBOX,
     ),
     Mutation(
@@ -129,6 +132,189 @@ MUTATIONS = [
         "if waiting is not None:",
         "if False:",
         "tests/unit",
+    ),
+    Mutation(
+        "settled-before-it-waits",
+        "parviraptor_celery/feeds.py",
+        "row = alone(self.using, self.candidate_at_once)",
+        "row = alone(self.using, self.candidate)",
+        OUTBOX,
+    ),
+    Mutation(
+        "batch-fence",
+        "parviraptor_celery/fencing.py",
+        "filter(status=cls.LEASED, attempt=attempt)",
+        "filter(status=cls.LEASED)",
+        BATCHES,
+    ),
+    Mutation(
+        "all-or-nothing",
+        "jaiminho_celery/models.py",
+        "raise _LeaseLost",
+        "pass",
+        BACKGROUND,
+    ),
+    Mutation(
+        "mandatory",
+        "jaiminho_celery/wire.py",
+        "mandatory=mandatory, retry=False",
+        "mandatory=False, retry=False",
+        BATCHES,
+    ),
+    Mutation(
+        "refused-messages-fail",
+        "jaiminho_celery/wire.py",
+        "for at in channel.refused:",
+        "for at in ():",
+        BATCHES,
+    ),
+    Mutation(
+        "confirms-are-awaited",
+        "jaiminho_celery/wire.py",
+        "channel.await_confirms(settings.BROKER_TIMEOUT_SECONDS)",
+        "pass",
+        BATCHES,
+    ),
+    Mutation(
+        "one-error-per-message",
+        "jaiminho_celery/wire.py",
+        """except Exception as error:  # whatever a message makes a serializer or transport raise
+            delivery.errors[at] = error""",
+        "except ZeroDivisionError:\n            continue",
+        BATCHES,
+    ),
+    Mutation(
+        "broker-away-counts-nothing",
+        "jaiminho_celery/messages.py",
+        "if not found or not isinstance(found[0], broker.FAILURES):",
+        "if True:",
+        BATCHES,
+    ),
+    Mutation(
+        "stale-connection-replaced",
+        "parviraptor_celery/broker.py",
+        "if timed_out or not was_connected:",
+        "if True:",
+        BATCHES,
+    ),
+    Mutation(
+        "breaker",
+        "parviraptor_celery/broker.py",
+        "if seconds_until_tried():",
+        "if False:",
+        "tests/integration/test_black_hole.py",
+    ),
+    Mutation(
+        "parking",
+        "jaiminho_celery/messages.py",
+        "run_after=_parked_until(messages)",
+        "run_after=None",
+        PARKING,
+    ),
+    Mutation(
+        "nothing-due-is-parked",
+        "jaiminho_celery/messages.py",
+        "if not etas or len(etas) < len(tasks):",
+        "if not etas:",
+        PARKING,
+    ),
+    Mutation(
+        "broker-keeps-its-delays",
+        "jaiminho_celery/messages.py",
+        'return "celery_delayed_" in message["exchange"]',
+        "return False",
+        PARKING,
+    ),
+    Mutation(
+        "forget-the-parent",
+        "jaiminho_celery/publisher.py",
+        "os.register_at_fork(after_in_child=self._begin_anew)",
+        "pass",
+        ENDINGS,
+    ),
+    Mutation(
+        "flush-at-exit",
+        "jaiminho_celery/publisher.py",
+        "atexit.register(self.flush, EXIT_SECONDS)",
+        "pass",
+        ENDINGS,
+    ),
+    Mutation(
+        "flush-of-a-worker's-child",
+        "jaiminho_celery/tasks.py",
+        '@worker_process_shutdown.connect(dispatch_uid="jaiminho_celery.flush_child")',
+        "",
+        ENDINGS,
+    ),
+    Mutation(
+        "no-thread-inside-a-transaction",
+        "jaiminho_celery/hooks.py",
+        " and not connection.in_atomic_block",
+        "",
+        BACKGROUND,
+    ),
+    Mutation(
+        "thread-outlives-a-database",
+        "jaiminho_celery/publisher.py",
+        "except Exception:  # a database that is away, for example",
+        "except ZeroDivisionError:",
+        BACKGROUND,
+    ),
+    Mutation(
+        "thread-closes-connections",
+        "jaiminho_celery/publisher.py",
+        "connection.close_if_unusable_or_obsolete()",
+        "pass",
+        BACKGROUND,
+    ),
+    Mutation(
+        "held-by-a-test",
+        "jaiminho_celery/hooks.py",
+        "if holding.is_held():",
+        "if False:",
+        "tests/unit/jaiminho/test_kit.py",
+    ),
+    Mutation(
+        "failed-request-is-none",
+        "jaiminho_celery/kicks.py",
+        "if broker.kick(RELAY, countdown=seconds, using=using):",
+        "if broker.kick(RELAY, countdown=seconds, using=using) or True:",
+        "tests/unit/jaiminho/test_coming_back.py",
+    ),
+    Mutation(
+        "one-request-for-many",
+        "jaiminho_celery/kicks.py",
+        "if now < _asked_for.get(using, 0.0) <= due:",
+        "if False:",
+        "tests/unit/jaiminho/test_coming_back.py",
+    ),
+    Mutation(
+        "dead-letter-holds-its-lane",
+        "jaiminho_celery/querysets.py",
+        'self.filter(status=EventStatus.DEAD, lane=OuterRef("lane"))',
+        'self.filter(status=EventStatus.SKIPPED, lane=OuterRef("lane"))',
+        "tests/integration/test_dead_letters.py",
+    ),
+    Mutation(
+        "fingerprint-knows-the-place",
+        "jaiminho_celery/fingerprints.py",
+        '{kind.__qualname__}", _raised_in(error))',
+        '{kind.__qualname__}", "")',
+        "tests/unit/jaiminho/test_fingerprints.py",
+    ),
+    Mutation(
+        "receiver-of-a-class-method",
+        "jaiminho_celery/execution.py",
+        "attempt.receiver = methods.find(function.func, event.body)",
+        "pass",
+        "tests/unit/jaiminho/test_methods.py",
+    ),
+    Mutation(
+        "receiver-of-the-hook",
+        "jaiminho_celery/hooks.py",
+        "by_relay=False, receiver=leased.receiver)",
+        "by_relay=False)",
+        "tests/unit/jaiminho/test_methods.py",
     ),
 ]
 

@@ -107,8 +107,10 @@ def test_what_was_published_is_deleted_at_once_where_that_is_asked_for(
     assert statuses(using) == []
 
 
-def test_a_message_that_no_queue_takes_fails_alone(using: str, rabbitmq_url: str) -> None:
-    app = make_app(OutboxCelery, rabbitmq_url, "unused")
+def test_a_message_that_no_queue_takes_fails_alone(
+    using: str, rabbitmq_url: str, queue_name: str
+) -> None:
+    app = make_app(OutboxCelery, rabbitmq_url, queue_name)
     leave_to_the_relay(app, using, 1, exchange="amq.direct", routing_key="nobody")
     leave_to_the_relay(app, using, 2)
 
@@ -118,7 +120,7 @@ def test_a_message_that_no_queue_takes_fails_alone(using: str, rabbitmq_url: str
     assert (refused.status, refused.error_count) == (Event.Status.WAITING, 1)
     assert "no queue takes what goes to exchange 'amq.direct'" in refused.error_message
     assert [event.status for event in others] == [Event.Status.SENT] * 2
-    assert numbers(drain_queue(rabbitmq_url, "unused")) == [0, 1]
+    assert numbers(drain_queue(rabbitmq_url, queue_name)) == [0, 1]
 
 
 def test_a_message_to_a_missing_exchange_fails_alone(
@@ -158,6 +160,25 @@ def test_a_message_that_the_transport_refuses_fails_alone(
     *fine, bad = Event.rows(using).order_by("id")
     assert [event.status for event in fine] == [Event.Status.SENT] * 2
     assert (bad.status, bad.error_count) == (Event.Status.WAITING, 1)
+
+
+def test_a_message_that_is_wrong_by_itself_fails_alone(
+    using: str, app: Any, broker_url: str, queue_name: str
+) -> None:
+    leave_to_the_relay(app, using, 2)
+    broken = frozen(app, 7)
+    broken[0]["expiration"] = "soon"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
+        messages.enqueue(broken + frozen(app, 8), using)
+        messages.enqueue(frozen(app, 2), using)
+    expire(using)
+
+    relay(using)
+
+    assert [event.error_count for event in Event.rows(using).order_by("id")] == [0, 0, 1, 0]
+    assert statuses(using).count(Event.Status.SENT) == 3
+    assert numbers(drain_queue(broker_url, queue_name)) == [0, 1, 2, 8]
 
 
 def test_a_tampered_message_is_a_dead_letter_and_its_neighbours_are_sent(
