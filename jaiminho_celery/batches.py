@@ -16,9 +16,6 @@ from parviraptor_celery.leases import heartbeat
 
 from .conf import settings
 from .execution import (
-    Outcome,
-    Postponed,
-    Published,
     Run,
     is_kept,
     opened,
@@ -27,6 +24,7 @@ from .execution import (
     postponement,
 )
 from .models import UNBLEMISHED, Event
+from .outcomes import Outcome, Postponed, Published
 from .registry import Call, PublishMany
 from .states import EventStatus
 
@@ -48,9 +46,11 @@ class BatchRun:
         self.is_settled = True
 
     def announce(self) -> None:
-        """Tell about every event, outside of the transaction."""
+        """Tell about every event, outside of the transaction; about a common error once."""
+        reported = set[int]()
         for run in self.runs:
-            run.announce()
+            run.announce(report=id(run.error) not in reported)
+            reported.add(id(run.error))
 
     def _settle_one_by_one(self, runs: list[Run]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from json import JSONEncoder
@@ -20,6 +21,8 @@ from parviraptor_celery.conf import (
 )
 
 from .constants import PublishStrategyType
+
+logger = logging.getLogger("jaiminho_celery")
 
 
 def _encoder(value: object) -> str | None:
@@ -124,10 +127,14 @@ class JaiminhoSettings(AppSettings):
         return tuple(_load(item) for item in self.NON_RETRYABLE_EXCEPTIONS)  # type: ignore[misc]
 
     def capture_exception(self, error: BaseException) -> None:
-        """Hand ``error`` to DEFAULT_CAPTURE_EXCEPTION, if there is one."""
+        """Hand ``error`` to DEFAULT_CAPTURE_EXCEPTION; its own errors must not stop the relay."""
         capture = _load(self.DEFAULT_CAPTURE_EXCEPTION)
-        if callable(capture):
+        if not callable(capture):
+            return
+        try:
             capture(error)
+        except Exception:
+            logger.exception("DEFAULT_CAPTURE_EXCEPTION raised")
 
 
 settings = JaiminhoSettings()

@@ -14,8 +14,9 @@ from . import barriers, batches, execution, registry
 from .barriers import Barrier
 from .batches import BatchRun
 from .conf import settings
-from .execution import Published, Run
+from .execution import Run
 from .models import Event
+from .outcomes import Published
 from .states import EventStatus
 
 POOL_BATCH = 10
@@ -133,8 +134,12 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         return super().settle(run, claim_next=claim_next)
 
     def announce(self, run: Any, report: Report) -> None:
-        for one in run.runs if isinstance(run, BatchRun) else [run]:
-            super().announce(one, report)
+        if not isinstance(run, BatchRun):
+            super().announce(run, report)
+            return
+        run.announce()
+        for pause in {one.pause for one in run.runs if one.pause is not None}:
+            report.pause(None, pause)
 
     def take_next(self) -> Any:
         if self.claimed and registry.goes_by_the_batch(self.claimed[0].name):

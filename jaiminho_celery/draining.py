@@ -18,8 +18,9 @@ from parviraptor_celery.feeds import settle_alone
 from . import execution, registry
 from .dispatch import EventLaneFeed
 from .exceptions import DrainEndless, DrainFailed
-from .execution import Dead, Published, Run, Unknown
+from .execution import Run
 from .models import Event
+from .outcomes import Dead, Published, Unknown
 from .querysets import EventQuerySet
 from .states import EventStatus
 

@@ -26,74 +26,11 @@ from .exceptions import (
 )
 from .fingerprints import fingerprint
 from .models import Event, backoff, given_up, is_last_attempt
+from .outcomes import Dead, Failed, Outcome, Postponed, Published, Unknown
 from .registry import Call, OutboxFunction
 from .serialization import decode_call
 from .signing import verify
 from .states import EventStatus
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt to publish ended."""
-
-    log_level: ClassVar[int] = logging.INFO
-
-    @property
-    def summary(self) -> str:
-        return type(self).__name__.lower()
-
-
-@dataclass(frozen=True)
-class Published(Outcome):
-    log_level = logging.DEBUG
-
-
-@dataclass(frozen=True)
-class Unknown(Outcome):
-    """Nobody knows the name yet: perhaps a newer release wrote the row."""
-
-    log_level = logging.WARNING
-    lacks: str = "no function of this process has that name"
-
-    @property
-    def summary(self) -> str:
-        return f"{self.lacks}; the event waits for a worker that knows it"
-
-
-@dataclass(frozen=True)
-class Failed(Outcome):
-    """The function raised; tried again after a back-off."""
-
-    log_level = logging.WARNING
-    error: Exception
-
-    @property
-    def summary(self) -> str:
-        return f"failed with {type(self.error).__name__}, to be tried again"
-
-
-@dataclass(frozen=True)
-class Postponed(Outcome):
-    """The other side is away as a whole: waits without counting an error."""
-
-    error: Exception
-
-    @property
-    def summary(self) -> str:
-        return "is to be tried again when the broker is back"
-
-
-@dataclass(frozen=True)
-class Dead(Outcome):
-    """The event can't be published as it is."""
-
-    log_level = logging.ERROR
-    reason: str
-    error: Exception
-
-    @property
-    def summary(self) -> str:
-        return f"became a dead letter ({type(self.error).__name__})"
 
 
 @dataclass
@@ -140,9 +77,16 @@ class Run:
         """Count an outcome that the database refuses to store as a failure."""
         self.outcome = Failed(error)
 
-    def announce(self) -> None:
-        """Send the signals of a settled attempt, outside of any transaction of the engine."""
-        event, error = self.row, getattr(self.outcome, "error", None)
+    @property
+    def error(self) -> Exception | None:
+        return getattr(self.outcome, "error", None)
+
+    def announce(self, *, report: bool = True) -> None:
+        """Send the signals of a settled attempt, outside of any transaction of the engine.
+
+        ``report`` its error to the user's error tracker, unless that was done already.
+        """
+        event = self.row
         if not self.is_recorded:
             logging.getLogger("jaiminho_celery").error(
                 "event %s: attempt %s outlived its lease and could record nothing",
@@ -153,8 +97,8 @@ class Run:
         tell(signals.event_settled, sender=Event, event=event, outcome=self.outcome)
         if signal := _signal_for(self):
             tell(signal, sender=self.sender, event_payload=self.payload, event_id=event.pk)
-        if error is not None:
-            _report(error)
+        if report and self.error is not None:
+            settings.capture_exception(self.error)
 
 
 def run(event: Event, *, by_relay: bool, receiver: Any = None) -> Run:
@@ -294,11 +238,3 @@ def _signal_for(attempt: Run) -> Any:
         case Dead(), True:
             return signals.event_permanently_failed_by_events_relay
     return None
-
-
-def _report(error: Exception) -> None:
-    """Hand the error to the user's error tracker, whose own errors must not stop the relay."""
-    try:
-        settings.capture_exception(error)
-    except Exception:
-        logging.getLogger("jaiminho_celery").exception("DEFAULT_CAPTURE_EXCEPTION raised")

@@ -13,8 +13,9 @@ from parviraptor_celery.feeds import settle_alone
 
 from . import batches, execution, holding, kicks, registry
 from .conf import settings
-from .execution import Published, Run
+from .execution import Run
 from .models import Event
+from .outcomes import Published
 from .publisher import BackgroundPublisher
 from .registry import Call, OutboxFunction
 

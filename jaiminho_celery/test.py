@@ -21,8 +21,8 @@ from typing import Any
 from . import holding, local_worker, sent, signals
 from .draining import OPEN, Drain, in_order, rows_of, survive_errors
 from .exceptions import DrainFailed
-from .execution import Published
 from .models import Event
+from .outcomes import Published
 from .sent import Call, Sent, call
 from .states import EventStatus
 

@@ -218,6 +218,21 @@ def test_an_absent_broker_counts_against_no_message_and_is_tried_once(
     assert sorted(failed) == [event.pk for event in events]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_error_of_an_absent_broker_is_reported_once_for_a_batch(
+    queue_name: str, settings: Any
+) -> None:
+    reported: list[BaseException] = []
+    settings.JAIMINHO_CONFIG = {"DEFAULT_CAPTURE_EXCEPTION": reported.append}
+    app = make_app(OutboxCelery, "redis://127.0.0.1:1/0", queue_name)
+    leave_to_the_relay(app, "default", 5)
+
+    relay("default")
+
+    assert statuses("default") == [Event.Status.WAITING] * 5
+    assert len(reported) == 1
+
+
 def test_a_crash_between_publishing_and_settling_repeats_the_one_batch(
     using: str, app: Any, broker_url: str, queue_name: str
 ) -> None:
