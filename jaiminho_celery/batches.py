@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from parviraptor_celery.clock import now
-from parviraptor_celery.database import in_transaction, restore_autocommit
+from parviraptor_celery.database import alone, in_transaction, restore_autocommit
 from parviraptor_celery.feeds import REFUSALS, settle_alone
 from parviraptor_celery.leases import heartbeat
 
@@ -82,9 +82,7 @@ class BatchRun:
         if len(runs) < 2:
             return
         events = [run.row for run in runs]
-        together = in_transaction(
-            self.using, lambda: Event.settle_together(events, self.using, columns)
-        )
+        together = alone(self.using, lambda: Event.settle_together(events, self.using, columns))
         for run in runs:
             run.is_settled = run.is_recorded = together
 
