@@ -141,6 +141,12 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         for pause in {one.pause for one in run.runs if one.pause is not None}:
             report.pause(None, pause)
 
+    def close(self) -> None:
+        """Give back what was not begun, due as before: its round still takes it."""
+        while self.claimed:
+            event = self.claimed.pop(0)
+            event.put_back(run_after=event.run_after)
+
     def take_next(self) -> Any:
         if self.claimed and registry.goes_by_the_batch(self.claimed[0].name):
             batch, self.claimed = self.claimed, []

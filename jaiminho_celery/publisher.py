@@ -92,6 +92,15 @@ class BackgroundPublisher:
                 self._publish(batch)
         finally:
             connections.close_all()
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Let a new thread go on where this one ends by a SystemExit that a receiver raised."""
+        with self._changed:
+            if self._thread is threading.current_thread():
+                self._thread = None
+                if self._waiting:
+                    self._start_if_needed()
 
     def _next(self) -> list[Leased]:
         """Wait for something to do; return it, or nothing after an idle time."""

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from amqp.exceptions import ConnectionForced
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
@@ -33,6 +34,9 @@ from .exceptions import BreaksConnection, Nacked, NotRouted
 Message = dict[str, Any]
 
 _OURS = ("app", "declare", "properties")
+
+BREAKS = 3
+"""So many connections in a row a message has to break until it is taken for the cause."""
 
 REDIS_COMMANDS = 100_000
 """More than the messages of a batch ever make, so that each batch is one round trip."""
@@ -61,7 +65,7 @@ def send(app: Celery, messages: list[Message]) -> list[Exception | None]:
     """
     delivery = Delivery(app, messages)
     error = _attempt(delivery, range(len(messages)))
-    if isinstance(error, _ConnectionDied):
+    if isinstance(error, _ConnectionDied | broker.TakesNothing):
         error = _attempt_one_by_one(delivery)
     if error is not None:
         delivery.errors |= dict.fromkeys(delivery.open(), error)
@@ -77,10 +81,11 @@ def _attempt(delivery: Delivery, positions: Iterable[int]) -> OperationalError |
     began = time.monotonic()
     try:
         broker.use(delivery.app, lambda connection: _deliver(delivery, connection, positions))
-    except (broker.BrokerAway, broker.CannotConnect) as error:
+    except (broker.BrokerAway, broker.CannotConnect, broker.TakesNothing) as error:
         return error
     except broker.FAILURES as error:
-        if time.monotonic() - began > settings.BROKER_TIMEOUT_SECONDS / 2:
+        timed_out = time.monotonic() - began > settings.BROKER_TIMEOUT_SECONDS / 2
+        if timed_out or isinstance(error.__cause__, ConnectionForced):
             return error
         died = _ConnectionDied(str(error))
         died.__cause__ = error
@@ -89,16 +94,44 @@ def _attempt(delivery: Delivery, positions: Iterable[int]) -> OperationalError |
 
 
 def _attempt_one_by_one(delivery: Delivery) -> OperationalError | OSError | None:
-    """Find the message that breaks the connection, such as one with too large a header."""
+    """Find the message that breaks the connection, such as one with too large a header.
+
+    It is to blame only if another connection came about and got through before and after it; so
+    a broker that is restarted meanwhile, or a bad line, is no message's error.
+    """
     for at in delivery.open():
-        broker.close_breaker()
-        error = _attempt(delivery, [at])
-        if isinstance(error, _ConnectionDied):
+        error = _attempt_alone(delivery, at)
+        if isinstance(error, _ConnectionDied) and _answers(delivery.app):
             delivery.errors[at] = BreaksConnection(f"the connection broke each time: {error}")
         elif error is not None:
             return error
     broker.close_breaker()
     return None
+
+
+def _attempt_alone(delivery: Delivery, at: int) -> OperationalError | OSError | None:
+    """Deliver one message; return the broker's error if that failed ``BREAKS`` times in a row."""
+    error = None
+    for _ in range(BREAKS):
+        broker.close_breaker()
+        error = _attempt(delivery, [at])
+        if not isinstance(error, _ConnectionDied) or not _answers(delivery.app):
+            break
+    return error
+
+
+def _answers(app: Celery) -> bool:
+    """Return whether the broker takes a connection and answers on it."""
+    broker.close_breaker()
+    try:
+        broker.use(app, _ask)
+    except broker.FAILURES:
+        return False
+    return True
+
+
+def _ask(connection: Any) -> None:
+    connection.channel().close()
 
 
 def _deliver(delivery: Delivery, connection: Connection, among: Iterable[int]) -> None:
@@ -213,12 +246,13 @@ def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> No
     another; so all queues are declared before a message to a named exchange. What can't be
     declared is the error of the messages that ask for it.
     """
+    is_amqp = _is_amqp(producer)
     askers: dict[str, list[int]] = {}
     for at in positions:
         message = delivery.messages[at]
         for kept in message["declare"]:
             askers.setdefault(_text_of(kept), []).append(at)
-        if message["exchange"]:
+        if message["exchange"] and not is_amqp:
             for name in delivery.app.amqp.queues:
                 askers.setdefault(_text_of(name), [])
     for text in sorted(askers):
@@ -226,16 +260,16 @@ def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> No
             if (entity := thawed(json.loads(text), delivery.app)) is not None:
                 producer.maybe_declare(entity)
         except Exception as error:
-            if _ends_channel(error, producer):
+            connection: Any = producer.connection
+            closed = is_amqp and isinstance(error, connection.channel_errors)
+            if closed or broker.means_away(error, connection):
                 raise
             delivery.errors |= dict.fromkeys(askers[text], error)
 
 
-def _ends_channel(error: Exception, producer: Producer) -> bool:
+def _is_amqp(producer: Producer) -> bool:
     connection: Any = producer.connection
-    is_amqp = connection.transport.driver_type == "amqp"
-    closed = is_amqp and isinstance(error, connection.channel_errors)
-    return closed or broker.means_away(error, connection)
+    return bool(connection.transport.driver_type == "amqp")
 
 
 def _text_of(entity: object) -> str:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 FAILURES = (OperationalError, OSError)
 """What ``use`` raises when the broker is away."""
 
-_REFUSING_ALL = ("NOREPLICAS", "MISCONF", "CLUSTERDOWN")
+_REFUSING_ALL = ("OOM", "READONLY", "NOREPLICAS", "MISCONF", "CLUSTERDOWN")
 """How Redis says that it takes nothing now, where redis-py has no class for it."""
 
 _open_until: dict[int, float] = {}
@@ -45,6 +45,10 @@ class BrokerAway(OperationalError):
 
 class CannotConnect(OperationalError):
     """No connection to the broker came about: it is down, or refuses us."""
+
+
+class TakesNothing(OperationalError):
+    """The broker answers that it takes no messages now: it is full, or read-only."""
 
 
 def kick(task: str, *, countdown: float | None = None, **kwargs: Any) -> bool:
@@ -124,13 +128,11 @@ def means_away(error: Exception, connection: Connection) -> bool:
     Redis, and what py-amqp raises for a header that has no form in AMQP. And among the answers
     of Redis to one command are some that it would give to any: that it is full, for example.
     """
-    if type(error).__name__ == "BatchPublishError" and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # kombu 5.7 wraps what a pipeline met
+    error = _unwrapped(error)
     if isinstance(error, KeyError | FrameSyntaxError):
         return False
     if isinstance(error, ResponseError):
-        is_for_all = isinstance(error, OutOfMemoryError | ReadOnlyError)
-        return is_for_all or str(error).startswith(_REFUSING_ALL)
+        return _is_for_all(error)
     return isinstance(error, (*FAILURES, *connection.connection_errors))
 
 
@@ -166,6 +168,8 @@ def _with_a_living(connection: Connection, action: Callable[[Connection], T]) ->
     was_connected, began = connection.connected, time.monotonic()
     try:
         return _in_plain_terms(connection, action)
+    except TakesNothing:
+        raise
     except FAILURES:
         connection.collect()
         timed_out = time.monotonic() - began > settings.BROKER_TIMEOUT_SECONDS / 2
@@ -183,9 +187,26 @@ def _in_plain_terms(connection: Connection, action: Callable[[Connection], T]) -
     try:
         return action(connection)
     except Exception as error:
+        if _is_for_all(_unwrapped(error)):
+            raise TakesNothing(str(_unwrapped(error))) from error
         if means_away(error, connection) and not isinstance(error, FAILURES):
             raise OperationalError(str(error)) from error
         raise
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """Return what a pipeline met, which kombu 5.7 wraps."""
+    is_wrapped = type(error).__name__ == "BatchPublishError"
+    cause = error.__cause__
+    return cause if is_wrapped and isinstance(cause, Exception) else error
+
+
+def _is_for_all(error: Exception) -> bool:
+    """Return whether Redis would have given this answer to any command that writes."""
+    if not isinstance(error, ResponseError):
+        return False
+    words = str(error).rpartition("caused error: ")[2]  # what redis-py says before, of a pipeline
+    return isinstance(error, OutOfMemoryError | ReadOnlyError) or words.startswith(_REFUSING_ALL)
 
 
 def _pool(app: Celery) -> Any:

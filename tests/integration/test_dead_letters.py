@@ -231,6 +231,19 @@ def test_a_selection_is_meant_to_the_letter(
     assert statuses(using) == ["DEAD", "DEAD"]
 
 
+@pytest.mark.parametrize("column", ["stream", "key", "name"])
+def test_a_selection_means_blanks_and_cases_too(using: str, column: str) -> None:
+    """MariaDB takes texts for equal that differ in case, or in blanks at their end."""
+    for text in ("orders", "orders ", "Orders"):
+        texts: dict[str, str] = {"name": "n", column: text}
+        dead = Event(version=1, strategy="x", body="{}", status="DEAD", run_after=None, **texts)
+        dead.insert(using)
+    selection: dict[str, Any] = {column: "orders"}
+    assert dead_letters.discard(using=using, **selection).total == 1
+    left = Event.rows(using).order_by("id").values_list(column, flat=True)
+    assert list(left) == ["orders ", "Orders"]
+
+
 def test_the_last_of_max_attempts_makes_a_dead_letter_and_says_so(
     using: str, ordered: Callable[[Any, str], None], unordered: Callable[[Any], None], settings: Any
 ) -> None:

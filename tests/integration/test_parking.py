@@ -134,6 +134,17 @@ def test_a_short_horizon_is_also_the_head_start(
     assert taken() == []
 
 
+@pytest.mark.parametrize("form", [lambda time: time, datetime.isoformat], ids=["time", "text"])
+def test_a_time_without_a_zone_is_parked_as_the_worker_reads_it(
+    using: str, app: Any, taken: Taken, form: Callable[[datetime], Any]
+) -> None:
+    due = (timezone.now() + 24 * HOUR).astimezone(UTC)
+    app.tasks["wire.add"].apply_async((1, 2), eta=form(due.replace(tzinfo=None)))
+    (event,) = Event.rows(using)
+    assert taken() == []
+    assert seconds_apart(event.run_after, due) < 120
+
+
 def test_a_time_that_nobody_can_read_is_left_to_the_worker(
     using: str, app: Any, taken: Taken
 ) -> None:

@@ -85,6 +85,22 @@ class TestLooking:
         assert SECRET in page
         assert SIGNATURE in page
 
+    @pytest.mark.parametrize(
+        "query",
+        [
+            f"body__contains={SECRET}",
+            "body__regex=^.*customer",
+            "signature__startswith=its",
+            "body__isnull=False",
+            "lane__gte=a",
+        ],
+    )
+    def test_answers_no_question_about_what_is_hidden(
+        self, client: Client, events: list[Event], query: str
+    ) -> None:
+        page_for(client, "view_event")
+        assert client.get(f"{LIST}?{query}").status_code == 400
+
     def test_escapes_what_comes_from_outside(self, client: Client, events: list[Event]) -> None:
         page_for(client, "view_event", "view_event_payload", "replay_event")
         pages = [

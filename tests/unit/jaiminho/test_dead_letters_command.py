@@ -111,6 +111,18 @@ class TestDeadLetters:
         assert "ValueError: order 1" in printed
         assert statuses() == ["DEAD"] * 3
 
+    def test_that_died_while_the_question_stood_are_not_discarded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def answer(question: str) -> str:
+            assert "3 dead letters" in question
+            Event.objects.create(version=1, status="DEAD", name="late", body="{}")
+            return "yes"
+
+        monkeypatch.setattr("builtins.input", answer)
+        assert "3 dead letters discarded" in run("dead_letters", "discard", "--all")
+        assert Event.objects.get().name == "late"
+
     def test_are_discarded_by_whoever_types_yes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[str] = []
         monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "yes")
