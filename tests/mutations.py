@@ -21,6 +21,9 @@ LANES, OUTBOX = "tests/integration/test_lanes.py", "tests/integration/test_outbo
 BATCHES, PARKING = "tests/integration/test_message_batches.py", "tests/integration/test_parking.py"
 BACKGROUND = "tests/integration/test_background.py"
 ENDINGS = "tests/integration/test_background_processes.py"
+WRONG, APPS = "tests/integration/test_wrong_messages.py", "tests/integration/test_apps.py"
+REFUSALS, TURNS = "tests/integration/test_broker_refusals.py", "tests/integration/test_turns.py"
+PUBLISHER = "tests/integration/test_publisher.py"
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ MUTATIONS = [
     Mutation(
         "refused-messages-fail",
         "jaiminho_celery/wire.py",
-        "for at in channel.refused:",
+        "for at in channel.unrouted:",
         "for at in ():",
         BATCHES,
     ),
@@ -178,15 +181,14 @@ MUTATIONS = [
     Mutation(
         "one-error-per-message",
         "jaiminho_celery/wire.py",
-        """except Exception as error:  # whatever a message makes a serializer or transport raise
-            delivery.errors[at] = error""",
-        "except ZeroDivisionError:\n            continue",
+        "except Exception as error:  # whatever a message makes a serializer or transport raise",
+        "except ZeroDivisionError as error:",
         BATCHES,
     ),
     Mutation(
         "broker-away-counts-nothing",
         "jaiminho_celery/messages.py",
-        "if not found or not isinstance(found[0], broker.FAILURES):",
+        "if not found or not isinstance(found[0], (*broker.FAILURES, Nacked)):",
         "if True:",
         BATCHES,
     ),
@@ -315,6 +317,195 @@ MUTATIONS = [
         "by_relay=False, receiver=leased.receiver)",
         "by_relay=False)",
         "tests/unit/jaiminho/test_methods.py",
+    ),
+    Mutation(
+        "one-by-one-after-a-broken-line",
+        "jaiminho_celery/wire.py",
+        "    if isinstance(error, _ConnectionDied | broker.TakesNothing):",
+        "    if False:",
+        WRONG,
+    ),
+    Mutation(
+        "a-flapping-line-is-nobodys-fault",
+        "jaiminho_celery/wire.py",
+        "BREAKS = 3",
+        "BREAKS = 1",
+        WRONG,
+    ),
+    Mutation(
+        "header-is-no-broken-line",
+        "parviraptor_celery/broker.py",
+        "if isinstance(error, KeyError | FrameSyntaxError):",
+        "if False:",
+        WRONG,
+    ),
+    Mutation(
+        "declare-only-what-is-needed",
+        "jaiminho_celery/wire.py",
+        'if message["exchange"] and not is_amqp:',
+        'if message["exchange"]:',
+        WRONG,
+    ),
+    Mutation(
+        "declaration-error-of-who-asks",
+        "jaiminho_celery/wire.py",
+        "delivery.errors |= dict.fromkeys(askers[text], error)",
+        "delivery.errors |= dict.fromkeys(positions, error)",
+        WRONG,
+    ),
+    Mutation(
+        "pipeline-one-by-one",
+        "jaiminho_celery/wire.py",
+        "            raise\n        for at in _published(",
+        "            raise\n        raise error\n        for at in _published(",
+        WRONG,
+    ),
+    Mutation(
+        "full-is-away",
+        "parviraptor_celery/broker.py",
+        "        if _is_for_all(_unwrapped(error)):",
+        "        if False:",
+        REFUSALS,
+    ),
+    Mutation(
+        "words-inside-a-pipeline",
+        "parviraptor_celery/broker.py",
+        '.rpartition("caused error: ")[2]',
+        '.rpartition("nothing")[2]',
+        REFUSALS,
+    ),
+    Mutation(
+        "wrong-password-is-away",
+        "parviraptor_celery/broker.py",
+        "raise CannotConnect(str(error)) from error",
+        "raise",
+        REFUSALS,
+    ),
+    Mutation(
+        "nack-is-postponed",
+        "jaiminho_celery/messages.py",
+        "(*broker.FAILURES, Nacked)",
+        "broker.FAILURES",
+        REFUSALS,
+    ),
+    Mutation(
+        "message-of-its-own-app",
+        "jaiminho_celery/messages.py",
+        "if known is None and current.main != name:",
+        "if False:",
+        APPS,
+    ),
+    Mutation(
+        "one-app-one-error",
+        "jaiminho_celery/messages.py",
+        "except Exception as error:  # its broker URL, for example",
+        "except ZeroDivisionError as error:",
+        APPS,
+    ),
+    Mutation(
+        "monitors-repeat-no-task",
+        "jaiminho_celery/messages.py",
+        "for at in tasks or range(len(messages))",
+        "for at in range(len(messages))",
+        APPS,
+    ),
+    Mutation(
+        "a-round-ends",
+        "jaiminho_celery/sweep.py",
+        "dispatch.relay_pool(using, part, stream, until=until)",
+        "dispatch.relay_pool(using, part, stream)",
+        TURNS,
+    ),
+    Mutation(
+        "turns",
+        "jaiminho_celery/sweep.py",
+        "            part = _turn(budget)",
+        "            part = budget",
+        TURNS,
+    ),
+    Mutation(
+        "given-back-as-due-as-before",
+        "jaiminho_celery/dispatch.py",
+        "event.put_back(run_after=event.run_after)",
+        "event.put_back()",
+        TURNS,
+    ),
+    Mutation(
+        "relay-rows",
+        "jaiminho_celery/dispatch.py",
+        "look = int(min(self.look, max(self.budget.rows, 1)))",
+        "look = self.look",
+        TURNS,
+    ),
+    Mutation(
+        "batches-by-bytes",
+        "jaiminho_celery/dispatch.py",
+        "return min(MESSAGE_BATCH, max(1, BATCH_BYTES // max(largest, 1)))",
+        "return MESSAGE_BATCH",
+        TURNS,
+    ),
+    Mutation(
+        "fenced-delete",
+        "jaiminho_celery/querysets.py",
+        "return int(self._raw_delete(self.db))",
+        "return self.delete()[0]",
+        TURNS,
+    ),
+    Mutation(
+        "batches-by-database",
+        "jaiminho_celery/publisher.py",
+        "groupby(sorted(batch, key=_alias), key=_alias)",
+        "groupby(batch, key=_alias)",
+        PUBLISHER,
+    ),
+    Mutation(
+        "thread-hands-on",
+        "jaiminho_celery/publisher.py",
+        "            self._hand_on()",
+        "            pass",
+        PUBLISHER,
+    ),
+    Mutation(
+        "one-warning",
+        "jaiminho_celery/publisher.py",
+        "if is_full and not self._was_full:",
+        "if is_full:",
+        PUBLISHER,
+    ),
+    Mutation(
+        "bytes-are-counted",
+        "jaiminho_celery/publisher.py",
+        "            self._bytes += len(leased.event.body)",
+        "            pass",
+        PUBLISHER,
+    ),
+    Mutation(
+        "blanks-at-the-end",
+        "jaiminho_celery/querysets.py",
+        'rows = rows.filter(**{f"{name}_length": len(text)})',
+        "pass",
+        "tests/integration/test_dead_letters.py",
+    ),
+    Mutation(
+        "only-what-was-shown",
+        "jaiminho_celery/management/commands/dead_letters.py",
+        '"until": shown_until}',
+        '"until": None}',
+        "tests/unit/jaiminho/test_dead_letters_command.py",
+    ),
+    Mutation(
+        "admin-is-no-oracle",
+        "jaiminho_celery/admin.py",
+        "return lookup in own",
+        "return super().lookup_allowed(lookup, value, request)",
+        "tests/unit/jaiminho/test_admin.py",
+    ),
+    Mutation(
+        "naive-eta",
+        "jaiminho_celery/messages.py",
+        "return None if eta is None else maybe_make_aware(eta)",
+        "return eta",
+        PARKING,
     ),
 ]
 
