@@ -424,6 +424,13 @@ MUTATIONS = [
         TURNS,
     ),
     Mutation(
+        "a-lane-ends-with-the-round",
+        "jaiminho_celery/sweep.py",
+        "return [lane for lane in lanes if lane in held]",
+        "return lanes",
+        TURNS,
+    ),
+    Mutation(
         "given-back-as-due-as-before",
         "jaiminho_celery/dispatch.py",
         "event.put_back(run_after=event.run_after)",
