@@ -74,6 +74,7 @@ class Lanes:
         self.using, self.rows = using, Event.rows(using).of_stream(stream)
         self.wait = True
         """Whether any is left."""
+        self._newest = Event.rows(using).order_by("-id").values_list("pk", flat=True).first() or 0
         self._after: str = ""
         self._turns: list[str] = []
 
@@ -83,8 +84,15 @@ class Lanes:
             self.wait = False
             return 0
         report = dispatch.relay_lanes(self.using, self._turns, budget)
-        self._turns = [*report.left_over[1:], *report.left_over[:1]]
+        left_over = self._begun_before(report.left_over)
+        self._turns = [*left_over[1:], *left_over[:1]]
         return report.rows
+
+    def _begun_before(self, lanes: list[str]) -> list[str]:
+        """Return the lanes that still hold what was there at first: some never get empty."""
+        old = self.rows.waiting().order_by().filter(lane__in=lanes, pk__lte=self._newest)
+        held = set(old.values_list("lane", flat=True).distinct()) if lanes else set()
+        return [lane for lane in lanes if lane in held]
 
     def _find_more(self) -> bool:
         """Look for lanes behind the last ones; return whether there are any."""

@@ -55,8 +55,8 @@ def test_a_redis_that_takes_nothing_counts_against_no_message(
     using: str, valkey_url: str, queue_name: str, refusal: str, *, declares: bool
 ) -> None:
     app = make_app(OutboxCelery, valkey_url, queue_name)
-    queue = Queue(queue_name, no_declare=not declares)
-    leave(using, *(frozen(app, number, queue=queue) for number in range(3)))
+    options = {} if declares else {"queue": Queue(queue_name, no_declare=True)}
+    leave(using, *(frozen(app, number, **options) for number in range(3)))
     begin, end = REFUSALS[refusal]
     with redis.Redis.from_url(valkey_url) as client:
         client.execute_command(*begin.split())

@@ -25,7 +25,7 @@ from tests.integration.test_outbox import expire
 from tests.integration.waiting import leave, outcomes
 
 ON_POSTGRESQL = pytest.mark.parametrize("using", ["postgresql"], indirect=True)
-PATIENCE = 30.0
+PATIENCE = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +105,27 @@ def test_a_lane_gets_its_turn_before_a_long_pool_is_empty(
 
     assert len(ran) == 101
     assert ran.index("ordered") < 100
+
+
+def test_a_lane_that_never_empties_ends_the_round(using: str, settings: Any) -> None:
+    """Or other databases, and what has no order, would wait for it."""
+    settings.JAIMINHO_CONFIG = {"RELAY_SECONDS": 0.05}
+    end = time.monotonic() + PATIENCE
+    stream = save_to_outbox_stream("turns", "keep-order", name="turns.refilling", using=using)
+
+    def refill() -> None:
+        with transaction.atomic(using=using):
+            more()
+
+    more = stream(refill)
+    refill()
+    try:
+        tried = sweep.relay_here(using, Budget.endless(lambda: time.monotonic() > end))
+    finally:
+        registry._functions.pop("turns.refilling")
+
+    assert tried > 0
+    assert time.monotonic() < end
 
 
 def test_events_of_an_unknown_name_end_the_round(using: str, settings: Any) -> None:

@@ -51,10 +51,13 @@ def assert_only_the_third_failed(using: str, rounds_gone: int) -> None:
 
 
 @ON_POSTGRESQL
-@pytest.mark.parametrize("header", list(HEADERS))
+@pytest.mark.parametrize(
+    ("header", "most_copies"), [("a UUID", 1), ("a date", 1), ("a frame that is too large", 3)]
+)
 def test_a_header_that_amqp_cannot_carry_keeps_no_neighbour_back(
-    using: str, rabbitmq_url: str, queue_name: str, header: str
+    using: str, rabbitmq_url: str, queue_name: str, header: str, most_copies: int
 ) -> None:
+    """Only the broker refuses a large frame: what came before it is not confirmed by then."""
     app = make_app(OutboxCelery, rabbitmq_url, queue_name)
     leave_among_others(app, using, headers=HEADERS[header])
 
@@ -63,7 +66,7 @@ def test_a_header_that_amqp_cannot_carry_keeps_no_neighbour_back(
     assert_only_the_third_failed(using, 3)
     found = copies(rabbitmq_url, queue_name)
     assert set(found) == {0, 1, 3, 4}
-    assert max(found.values()) <= 3, "what was published before the line broke may come again"
+    assert max(found.values()) <= most_copies
     assert broker.seconds_until_tried() == 0, "kicks go on"
 
 
@@ -130,7 +133,7 @@ def test_a_queue_of_the_app_that_rabbitmq_has_otherwise_is_no_error_of_other_mes
     using: str, rabbitmq_url: str, queue_name: str
 ) -> None:
     """Celery declares what a message needs, and nothing else."""
-    stale, named = f"{queue_name}-stale", Exchange(f"{queue_name}-exchange")
+    stale, named = f"{queue_name}-stale", Exchange(f"{queue_name}-exchange", type="topic")
     app = make_app(OutboxCelery, rabbitmq_url, queue_name)
     app.conf.task_queues = [Queue(stale, max_length=5), Queue(queue_name, named, routing_key="k")]
     with Connection(rabbitmq_url) as connection:
