@@ -21,7 +21,7 @@ from .constants import PublishStrategyType
 from .exceptions import Nacked, NotNow, UnknownFunction
 from .registry import Call, OutboxFunction
 from .send import WRITE
-from .wire import Message
+from .transports import Message
 
 logger = logging.getLogger("jaiminho_celery")
 

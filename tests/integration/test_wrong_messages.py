@@ -11,7 +11,7 @@ import pytest
 import redis
 from kombu import Connection, Exchange, Queue
 
-from jaiminho_celery import hooks, wire
+from jaiminho_celery import hooks, transports
 from jaiminho_celery.app import OutboxCelery
 from parviraptor_celery import broker
 from tests.integration.black_hole import BlackHole, in_front_of
@@ -198,12 +198,12 @@ def test_a_broker_that_dies_in_mid_batch_counts_against_no_message(
 
 def before_publishing(monkeypatch: pytest.MonkeyPatch, act: Any) -> list[int]:
     """Call ``act`` with the number of each try to publish one message; return these numbers."""
-    publish, tries = wire._publish, list[int]()
+    publish, tries = transports._publish, list[int]()
 
     def acting(*args: Any) -> None:
         tries.append(len(tries))
         act(tries[-1])
         publish(*args)
 
-    monkeypatch.setattr(wire, "_publish", acting)
+    monkeypatch.setattr(transports, "_publish", acting)
     return tries

@@ -13,7 +13,11 @@ from uuid import UUID
 
 import redis
 from celery import Celery
-from celery._state import _task_stack, _tls
+from celery._state import (
+    _get_active_apps,  # type: ignore[attr-defined]
+    _task_stack,
+    _tls,
+)
 from kombu import Connection, Exchange, Queue, pools
 
 from jaiminho_celery.app import OutboxCelery
@@ -73,7 +77,7 @@ class Broker:
             self.pubsub.close()
             self.client.close()
         self.connection.release()
-        pools.reset()  # closes what the applications left open
+        close_pools()
 
     def _taken_from_redis(self) -> dict[str, list[Any]]:
         lists = {}
@@ -100,6 +104,15 @@ class Broker:
                     {"body": message.body, "headers": headers, "properties": properties, **info}
                 )
         return taken
+
+
+def close_pools() -> None:
+    """Close the connections that applications left open, and let each open new ones."""
+    pools.reset()
+    for app in _get_active_apps():
+        app._pool = None
+        if "amqp" in vars(app):
+            app.amqp._producer_pool = None
 
 
 def comparable(taken: dict[str, list[Any]]) -> dict[str, list[Any]]:
