@@ -51,15 +51,14 @@ def relay_here(using: str, budget: Budget, stream: str | None = None) -> int:
     done, until = 0, database_time(using)
     lanes, pool_waits = Lanes(using, stream), True
     while not budget.is_spent and (pool_waits or lanes.wait):
-        rows = 0
         if pool_waits:
-            part = _turn(budget)
-            report = dispatch.relay_pool(using, part, stream, until=until)
-            pool_waits, rows = report.is_exhausted, report.rows
-        if lanes.wait:
-            rows += lanes.relay(_turn(budget))
-        budget.spend(rows)
-        done += rows
+            report = dispatch.relay_pool(using, _turn(budget), stream, until=until)
+            budget.spend(report.rows)
+            pool_waits, done = report.is_exhausted, done + report.rows
+        if lanes.wait and not budget.is_spent:
+            tried = lanes.relay(_turn(budget))
+            budget.spend(tried)
+            done += tried
     return done
 
 

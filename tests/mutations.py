@@ -412,15 +412,15 @@ MUTATIONS = [
     Mutation(
         "a-round-ends",
         "jaiminho_celery/sweep.py",
-        "dispatch.relay_pool(using, part, stream, until=until)",
-        "dispatch.relay_pool(using, part, stream)",
+        "dispatch.relay_pool(using, _turn(budget), stream, until=until)",
+        "dispatch.relay_pool(using, _turn(budget), stream)",
         TURNS,
     ),
     Mutation(
         "turns",
         "jaiminho_celery/sweep.py",
-        "            part = _turn(budget)",
-        "            part = budget",
+        "relay_pool(using, _turn(budget),",
+        "relay_pool(using, budget,",
         TURNS,
     ),
     Mutation(

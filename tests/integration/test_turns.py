@@ -86,6 +86,19 @@ def test_failing_events_without_order_keep_no_lane_waiting(
     assert len(ran) == 51, "each was tried once"
 
 
+def test_a_budget_of_one_event_is_not_spent_twice(
+    using: str, failing: Callable[[int], Any], ordered: Callable[[str], Any], ran: list[Any]
+) -> None:
+    ordered("ordered")
+    failing(1)
+    ran.clear()  # the hook has tried it
+    Event.rows(using).filter(lane=None).update(run_after=timezone.now() - timedelta(seconds=1))
+
+    assert sweep.relay_here(using, Budget(rows=1, seconds=PATIENCE)) == 1
+
+    assert ran == [1]
+
+
 def test_a_lane_gets_its_turn_before_a_long_pool_is_empty(
     using: str,
     failing: Callable[[int], Any],
