@@ -5,36 +5,23 @@ Made to stay usable with a million events: nothing here counts, sorts or searche
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.paginator import Paginator
 from django.db import router
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.dateparse import parse_datetime
-from django.utils.functional import cached_property
+
+from parviraptor_celery.admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
 
 from . import dead_letters, registry
 from .dead_letters import Report, Verb
 from .models import Event
 
 HIDDEN = ("body", "signature", "lane", "running_lane", "leased_by", "version")
-MOST_COUNTED = 10_000
-LARGEST_ID = 2**63 - 1
-
-
-class CappedPaginator(Paginator):
-    """Counts no further than ``MOST_COUNTED``: counting a million rows takes seconds."""
-
-    @cached_property
-    def count(self) -> int:
-        rows: Any = self.object_list
-        return int(rows.order_by().values("pk")[:MOST_COUNTED].count())
 
 
 class StreamFilter(admin.SimpleListFilter):
@@ -129,7 +116,7 @@ class EventAdmin(admin.ModelAdmin):
 
     def _decide(self, request: HttpRequest, queryset: Any, verb: Verb) -> HttpResponse | None:
         """Show what would be done; when that comes back confirmed, do it."""
-        shown_until = _moment(request.POST.get("shown_until", ""))
+        shown_until = moment(request.POST.get("shown_until", ""))
         if shown_until is None:
             return self._confirmation(request, queryset, verb)
         shown = queryset.filter(modified_at__lte=shown_until)  # not what died since
@@ -171,16 +158,9 @@ class EventAdmin(admin.ModelAdmin):
 
 def _equals(term: str) -> Q:
     found = Q(name=term) | Q(fingerprint=term)
-    if term.isascii() and term.isdecimal() and int(term) <= LARGEST_ID:
-        found |= Q(pk=int(term))
+    if (pk := id_in(term)) is not None:
+        found |= Q(pk=pk)
     try:
         return found | Q(uuid=UUID(term))
     except ValueError:
         return found
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return parse_datetime(text)
-    except ValueError:
-        return None

@@ -11,6 +11,8 @@ class JaiminhoCeleryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, messages, receivers, tasks  # noqa: F401
+        from . import checks, messages, receivers, sweep, tasks  # noqa: F401
+
+        sweep.let_be_watched()
 
         autodiscover_modules("outbox")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.utils import timezone
-
+from parviraptor_celery.clock import local_now
 from parviraptor_celery.deletion import delete_old
 
 from . import registry
@@ -54,5 +53,5 @@ def count_old(using: str, state: EventStatus = EventStatus.SENT) -> int:
 
 
 def _old(using: str, state: EventStatus) -> Any:
-    border = timezone.now() - settings.TIME_TO_DELETE
+    border = local_now() - settings.TIME_TO_DELETE
     return Event.rows(using).in_state_since(state, MOMENTS[state], border)

@@ -23,7 +23,7 @@ _asked_for: dict[str, float] = {}
 
 def on_commit(event: Event, using: str) -> None:
     """Nudge the relay about ``event`` once its transaction has committed."""
-    KickAfterCommit.register(event, using, lambda: send(using, [event.lane or ""]))
+    KickAfterCommit.register(event, using, lambda lanes, _: send(using, lanes or [""]))
 
 
 def later(using: str, pause: timedelta) -> None:
@@ -49,11 +49,9 @@ def pool_on_commit(using: str) -> None:
     transaction.on_commit(lambda: _relay_pool(using), using=using, robust=True)
 
 
-def send(using: str, lanes: list[str]) -> None:
+def send(using: str, lanes: list[str]) -> bool:
     """Publish nudges for ``lanes``; a broker that is away costs one try, the tick comes anyway."""
-    for part in spread(lanes):
-        if not broker.kick(RELAY, using=using, lanes=part):
-            return
+    return all(broker.kick(RELAY, using=using, lanes=part) for part in spread(lanes))
 
 
 def _relay_pool(using: str) -> None:

@@ -10,10 +10,10 @@ from weakref import WeakValueDictionary
 
 from celery import Celery
 from celery.utils.time import maybe_iso8601, maybe_make_aware
-from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from parviraptor_celery import broker
+from parviraptor_celery.clock import local_now
 
 from . import holding, registry, wire
 from .conf import settings
@@ -137,7 +137,7 @@ def _parked_until(messages: list[Message]) -> datetime | None:
     if not etas or len(etas) < len(tasks):
         return None
     due = min(etas)
-    if due - timezone.now() <= timedelta(seconds=horizon):
+    if due - local_now() <= timedelta(seconds=horizon):
         return None
     return due - timedelta(seconds=min(horizon, PARKED_ROUNDS * settings.RELAY_INTERVAL_SECONDS))
 

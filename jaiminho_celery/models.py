@@ -15,7 +15,7 @@ from django.utils import timezone
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow
-from parviraptor_celery.indexes import StatusIndex
+from parviraptor_celery.indexes import StatusIndex, UniqueWhileSet
 from parviraptor_celery.statements import insert
 from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
@@ -70,9 +70,7 @@ class Event(FencedRow):
     error_message = models.TextField(blank=True, default="")
     fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, blank=True, default="")
     lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
-    running_lane = models.CharField(  # noqa: DJ001
-        max_length=LANE_LENGTH, null=True, unique=True, editable=False
-    )
+    running_lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
     attempt = models.PositiveIntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
@@ -89,6 +87,7 @@ class Event(FencedRow):
             StatusIndex(fields=["sent_at"], status=EventStatus.SENT),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
+            UniqueWhileSet(field="running_lane", name="jaiminho_celery_event_running"),
             models.CheckConstraint(
                 name="jaiminho_celery_event_status", condition=Q(status__in=EventStatus.values)
             ),
@@ -132,10 +131,6 @@ class Event(FencedRow):
     def insert(self, using: str) -> None:
         """Insert this new event into the database ``using``; its values may be expressions."""
         insert(self, using)
-
-    def begin(self) -> bool:
-        """Renew the lease of an event claimed in a batch, right before it is published."""
-        return self.renew()
 
     def put_back(self, **columns: Any) -> bool:
         """Let the event wait for the relay, due at once; by itself this counts nothing."""

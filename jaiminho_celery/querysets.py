@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import connections
-from django.db.models import OuterRef
 from django.db.models.functions import Length
 
 from parviraptor_celery.leased import LeasedQuerySet
@@ -19,9 +18,9 @@ class EventQuerySet(LeasedQuerySet):
     WAITING = EventStatus.WAITING
     LEASED = EventStatus.PUBLISHING
 
-    def obstacles(self) -> EventQuerySet:
+    def obstacles(self, lane: str) -> EventQuerySet:
         """Dead letters: they hold the later events of their lane."""
-        return self.filter(status=EventStatus.DEAD, lane=OuterRef("lane"))
+        return self._in_lane(lane, EventStatus.DEAD)
 
     def unsent(self) -> EventQuerySet:
         """Everything that is still to be published, or to be decided by a person."""

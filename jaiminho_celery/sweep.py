@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from django.db import router
+from django.db import Error, router
 
 from parviraptor_celery.drains import Budget, Report
+from parviraptor_celery.pulses import Pulse, watch
 from parviraptor_celery.statements import database_time
 from parviraptor_celery.sweeping import next_lanes, rescue_expired
 
@@ -18,6 +19,20 @@ from .states import EventStatus
 logger = logging.getLogger("jaiminho_celery")
 
 TICK = "relay"
+BY_COMMAND = f"{TICK} by command"
+
+
+def let_be_watched() -> None:
+    """Let the queues' page for monitoring tell when the relay last ran, where it is installed."""
+    watch(Pulse("relay", Tick, (TICK, BY_COMMAND), lambda: settings.RELAY_INTERVAL_SECONDS))
+
+
+def note_command() -> None:
+    """Remember that the command has relayed everything, which is no sweep by itself."""
+    try:
+        Tick.objects.note(BY_COMMAND, using=router.db_for_write(Tick))
+    except Error as error:  # the events may be in another database, which is there
+        logger.warning("the end of events_relay was not noted (%s)", type(error).__name__)
 
 
 def sweep_all(budget: Budget, *, force: bool = False) -> list[tuple[str, Report]]:

@@ -18,6 +18,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from parviraptor_celery.virtual_clock import virtual_clock
+
 from . import holding, local_worker, sent, signals
 from .draining import OPEN, Drain, in_order, rows_of, survive_errors
 from .exceptions import DrainFailed
@@ -26,7 +28,7 @@ from .outcomes import Published
 from .sent import Call, Sent, call
 from .states import EventStatus
 
-__all__ = ["Call", "Outbox", "OutboxTestMixin", "Sent", "call"]
+__all__ = ["Call", "Outbox", "OutboxTestMixin", "Sent", "call", "virtual_clock"]
 
 MOST_WRITTEN = 1000
 

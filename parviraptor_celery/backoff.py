@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import random
+from collections.abc import Callable
 from datetime import timedelta
 
 EXPONENT_CAP = 5
@@ -22,11 +23,25 @@ class BackoffStrategy(enum.Enum):
     """``step`` minutes, always."""
 
 
-def job_delay(strategy: BackoffStrategy, step_minutes: float, errors_before: int) -> timedelta:
+def job_delay(
+    strategy: BackoffStrategy,
+    step_minutes: float,
+    errors_before: int,
+    *,
+    cap_minutes: float | None = None,
+    jitter: float = 0,
+    uniform: Callable[[float, float], float] = random.uniform,
+) -> timedelta:
     """Return the pause after a temporary failure that ``errors_before`` others preceded.
+
+    It is ``min(pause, cap) * (1 + uniform(0, jitter))``: jitter lengthens the capped pause, by a
+    random part of up to this share of it. Between zero and a year in any case.
 
     >>> [job_delay(BackoffStrategy.EXPONENTIAL, 2, n).seconds // 60 for n in range(7)]
     [1, 2, 4, 8, 16, 32, 32]
+    >>> longest = lambda low, high: high
+    >>> job_delay(BackoffStrategy.CONSTANT, 60, 0, cap_minutes=10, jitter=0.2, uniform=longest)
+    datetime.timedelta(seconds=720)
     """
     match strategy:
         case BackoffStrategy.CONSTANT:
@@ -34,6 +49,10 @@ def job_delay(strategy: BackoffStrategy, step_minutes: float, errors_before: int
         case BackoffStrategy.EXPONENTIAL:
             step = min(float(step_minutes), LONGEST_SECONDS)  # whose power is still a float
             minutes = step ** min(errors_before, EXPONENT_CAP)
+    if cap_minutes is not None:
+        minutes = min(minutes, cap_minutes)
+    if jitter:
+        minutes *= 1 + uniform(0, jitter)
     return bounded(minutes * 60)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from django.utils import timezone
-
 from . import registry
+from .clock import local_now
 from .conf import settings
 from .deletion import delete_old
 from .models import AbstractJob
@@ -50,4 +49,4 @@ def count_old(queue: type[AbstractJob], using: str) -> int:
 def border_of(queue: type[AbstractJob]) -> datetime | None:
     """Return the moment before which processed jobs of ``queue`` go, or None: they stay."""
     days = queue.MAX_AGE_FOR_PROCESSED_JOBS_IN_DAYS
-    return None if days is None else timezone.now() - timedelta(days=days)
+    return None if days is None else local_now() - timedelta(days=days)

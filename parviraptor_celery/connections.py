@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Warning
+from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections
 
 
@@ -14,6 +14,15 @@ def connection_problems(app: str) -> Iterator[CheckMessage]:
     """Yield what is wrong with the databases and Celery's use of them; both apps ask this."""
     for alias, configured in django_settings.DATABASES.items():
         options = configured.get("OPTIONS") or {}
+        zone = configured.get("TIME_ZONE")
+        if zone not in (None, "UTC") and not connections[alias].features.supports_timezones:
+            yield Error(
+                f"Database {alias!r} keeps its times in {zone}: due times, which are compared "
+                "with the database's own time in UTC, would be off by hours.",
+                hint="Remove TIME_ZONE from this entry of DATABASES, and convert the times that "
+                "it has.",
+                id=f"{app}.E017",
+            )
         match connections[alias].vendor:
             case "sqlite" if options.get("transaction_mode", "").upper() != "IMMEDIATE":
                 yield Warning(

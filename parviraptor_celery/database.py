@@ -13,7 +13,12 @@ logger = logging.getLogger("parviraptor_celery")
 T = TypeVar("T")
 
 ATTEMPTS = 5
-RETRIED_SQLSTATES = ("40001", "40P01")
+RETRIED_SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03")
+"""Serialization failure, deadlock, and a server that shuts down or starts."""
+
+TRANSIENT_WORDS = ("database is locked", "table is locked", "server closed the connection")
+"""Of SQLite, which has no codes, and of psycopg where the server is gone."""
+
 RETRIED_MYSQL_CODES = (1205, 1213)
 LOST_MYSQL_CODES = (2006, 2013, 4031)
 
@@ -56,6 +61,28 @@ def restore_autocommit() -> None:
             connection.set_autocommit(True)
 
 
+def open_blocks() -> dict[str, int]:
+    """Return for each connection of this thread how many blocks of ``atomic()`` are open."""
+    return {
+        connection.alias: len(connection.savepoint_ids) + connection.in_atomic_block
+        for connection in connections.all(initialized_only=True)
+    }
+
+
+def undo_left_open(before: dict[str, int]) -> bool:
+    """Roll back what somebody else's code left open, since ``before``; return whether it had.
+
+    What is written after it would never be committed.
+    """
+    left = [alias for alias, depth in open_blocks().items() if depth > before.get(alias, 0)]
+    for alias in left:
+        connection = connections[alias]
+        if not before.get(alias, 0):
+            connection.in_atomic_block = False  # so that it closes; opened anew, it is in none
+            connection.close()
+    return bool(left)
+
+
 def is_transient(error: OperationalError | InterfaceError) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
     if isinstance(error, InterfaceError):
@@ -63,11 +90,11 @@ def is_transient(error: OperationalError | InterfaceError) -> bool:
     cause = error.__cause__
     sqlstate = str(getattr(cause, "sqlstate", None) or "")
     if sqlstate:
-        return sqlstate in RETRIED_SQLSTATES or sqlstate[:2] in ("08", "57")
+        return sqlstate in RETRIED_SQLSTATES or sqlstate[:2] == "08"
     code = error.args[0] if error.args else None
     if code in RETRIED_MYSQL_CODES or code in LOST_MYSQL_CODES:
         return True
-    return "locked" in str(error) or "server closed the connection" in str(error)
+    return any(words in str(error) for words in TRANSIENT_WORDS)
 
 
 def _repeated(using: str, body: Callable[[], T]) -> T:

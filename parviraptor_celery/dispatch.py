@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import execution, signals
+from . import execution, handoff, kicks, signals, squashing, stopping
 from .clock import now
 from .conf import settings
-from .database import in_transaction
+from .database import alone, in_transaction
 from .drains import Budget, Report, drain, drain_lanes
 from .execution import Run
 from .feeds import LaneFeed, PoolFeed
+from .leases import HEARTBEATS_PER_LEASE, heartbeat
 from .models import AbstractJob
-from .states import JobStatus
+from .pace import Pace
+from .states import FailurePolicy, JobStatus
 
 FAILED_WITH_CAUSE = "dependent jobs failed"
 FAIL_CHUNK = 500
-POOL_BATCH = 10
+MOST_AT_ONCE = 100
+PATIENCE_SECONDS = 1.0
+"""After which a job that runs shares what was leased together with it."""
 
 
 def kick_budget() -> Budget:
-    """Return what one kick may spend."""
-    return Budget(settings.KICK_JOBS, settings.KICK_SECONDS)
+    """Return what one kick may spend: nothing more once the worker is told to stop."""
+    return Budget(settings.KICK_JOBS, settings.KICK_SECONDS, stopping.is_stopping)
 
 
 def run_lanes(queue: type[AbstractJob], using: str, lanes: list[str], budget: Budget) -> Report:
@@ -31,11 +35,14 @@ def run_lanes(queue: type[AbstractJob], using: str, lanes: list[str], budget: Bu
 
 
 def run_pool(
-    queue: type[AbstractJob], using: str, budget: Budget, batch: int = POOL_BATCH
+    queue: type[AbstractJob], using: str, budget: Budget, most: int = MOST_AT_ONCE
 ) -> Report:
-    """Work off the ready jobs of an independent queue, leasing ``batch`` rows at a time."""
+    """Work off the ready jobs of an independent queue.
+
+    So many are leased at a time as take a fraction of a second, but ``most`` at the most.
+    """
     report = Report()
-    drain(JobPoolFeed(queue.rows(using), batch), budget, report)
+    drain(JobPoolFeed(queue.rows(using), most, budget), budget, report)
     return report
 
 
@@ -54,31 +61,45 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
 
     def candidate(self) -> Any:
         head = self.rows.candidate(self.lane, JobStatus.NEW)
-        if head is not None and (head.is_due or head.held_by is not None):
+        if head is not None and head.is_paused:
+            return None
+        if head is not None and (self._fails(head) or (head.is_due and head.held_by is None)):
             return head
-        return self.rows.candidate(self.lane, JobStatus.DEFERRED)
+        deferred = self.rows.candidate(self.lane, JobStatus.DEFERRED)
+        if deferred is None or deferred.is_paused:
+            return None
+        return deferred if self._fails(deferred) or deferred.is_due else None
+
+    def hand_off(self, run: Run) -> Any:
+        if not handoff.is_possible(self.using):
+            return super().hand_off(run)
+        return alone(self.using, lambda: handoff.settle_and_claim(run, self.rows, self.lane))
 
     def clear_obstacle(self, row: Any) -> bool:
         """Fail the next chunk of jobs behind the failed one, in the order of their ids.
 
-        The failed one is locked meanwhile: somebody may be retrying it right now.
+        The failed one is locked meanwhile: somebody may be retrying it right now. After a full
+        chunk other lanes have their turn. False where the queue holds its lanes.
         """
-        alike = self.rows.filter(lane=self.lane, status=row.status, id__gt=row.held_by)
+        if not self._fails(row):
+            return False
 
         def fail() -> int:
             if not self.rows.failed().filter(pk=row.held_by).exists_locked():
                 return 0
-            ids = list(alike.order_by("lane", "id").values_list("id", flat=True)[:FAIL_CHUNK])
+            behind = self.rows.waiting_from(self.lane, row.status, row.pk)
+            ids = list(behind.values_list("id", flat=True)[:FAIL_CHUNK])
             failed: int = self.rows.filter(id__in=ids, status=row.status).update(
                 status=JobStatus.FAILED,
                 error_message=FAILED_WITH_CAUSE,
                 failed_by=row.held_by,
-                unique_key=None,
+                waiting_key=None,
                 modification_date=now(),
             )
             return failed
 
         count = in_transaction(self.using, fail)
+        self.comes_back = count == FAIL_CHUNK
         signals.tell(
             signals.dependents_failed,
             sender=type(row),
@@ -88,10 +109,86 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
         )
         return True
 
+    def fold(self, row: Any) -> bool:
+        """Where the queue squashes, let the newest due job supersede those that wait before it.
+
+        Beside a deferred candidate nothing that is ``NEW`` could run, so nothing is folded.
+        """
+        if not row.SQUASH_WAITING_JOBS or row.status != JobStatus.NEW:
+            return False
+        count = squashing.fold(self.rows, row)
+        self.comes_back = count == squashing.SQUASH_CHUNK
+        return count > 0
+
+    def _fails(self, row: Any) -> bool:
+        policy = self.rows.model.FAILURE_POLICY
+        return row.held_by is not None and policy is FailurePolicy.FAIL_DEPENDENTS
+
 
 class JobPoolFeed(_RunsJobs, PoolFeed):
     """The jobs of an independent queue, the most urgent first; deferred ones last."""
 
+    def __init__(self, rows: Any, most: int, budget: Budget) -> None:
+        self.pace, self.most, self.budget = Pace.of(rows.model), most, budget
+        self.is_shared = False
+        self.has_begun = False
+        """Whether the first of the leased jobs began with its claim."""
+
+        super().__init__(rows, batch=most)
+
+    def run(self, job: AbstractJob) -> Run:
+        if not self.claimed:
+            return super().run(job)
+        with heartbeat.keep(self._share, HEARTBEATS_PER_LEASE * PATIENCE_SECONDS):
+            return super().run(job)
+
+    def settle(self, run: Run, *, claim_next: bool) -> Any:
+        if self.is_shared:
+            self.is_shared, self.claimed = False, [job for job in self.claimed if job.unique_key]
+        return super().settle(run, claim_next=claim_next)
+
+    def close(self) -> None:
+        super().close()
+        self.pace.end()
+
+    def _claim_batch(self) -> list[Any]:
+        jobs = super()._claim_batch()
+        self.has_begun = bool(jobs) and jobs[0].begin()
+        return jobs
+
+    def _share(self) -> bool:
+        """Give back what was leased together with a job that takes its time; only once.
+
+        Called by the heartbeat's thread. Whatever the feed does with these jobs meanwhile, the
+        fence says whose each of them is.
+        """
+        if self.rows.give_back_unbegun(list(self.claimed)):
+            self.is_shared = True
+            kicks.send_for_pool(self.rows.model, self.using)
+        return False
+
     def choose(self) -> list[Any]:
-        ready = list(self.rows.ready().unlocked()[: self.batch])
-        return ready or list(self.rows.deferred().unlocked()[: self.batch])
+        limit = int(min(self.pace.next_batch(), self.most, max(self.budget.rows, 1)))
+        chosen = self.rows.next_unlocked(limit)
+        chosen = chosen or self._deferred(limit)
+        self.pace.begin(len(chosen))
+        return chosen
+
+    def take_next(self) -> Any:
+        if self.has_begun:
+            self.has_begun = False
+            return self.claimed.pop(0)
+        return super().take_next()
+
+    def _deferred(self, limit: int) -> list[Any]:
+        """Return deferred jobs, unless one is ready that another worker is claiming just now."""
+        deferred = self.rows.deferred().read_unlocked(limit)
+        return [] if deferred and self.rows.has_ready() else deferred
+
+    def hand_on(self, run: Run) -> Any:
+        if not (run.leaves_lane and handoff.is_possible(self.using)):
+            return super().hand_on(run)
+        following = self.claimed[0]
+        begun = alone(self.using, lambda: handoff.settle_and_begin(run, following, self.using))
+        del self.claimed[0]
+        return following if begun else None

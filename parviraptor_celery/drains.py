@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -54,6 +55,9 @@ class Report:
 class Feed(Protocol):
     """Where a drain gets its rows from, and how it runs one."""
 
+    comes_back: bool
+    """Whether it has more to do, which runs no row, and lets others take their turn first."""
+
     def first(self) -> Any:
         """Claim a row in a transaction of its own, or return None."""
 
@@ -76,6 +80,9 @@ def drain(feed: Feed, budget: Budget, report: Report) -> None:
     After a settlement that found no successor the feed is asked once more, in a new
     transaction: a row that was inserted while the last one ran is seen only then.
     """
+    if budget.is_spent:
+        report.is_exhausted = True
+        return
     try:
         row = feed.first()
         while row is not None:
@@ -92,13 +99,22 @@ def drain(feed: Feed, budget: Budget, report: Report) -> None:
 
 
 def drain_lanes(make_feed: Callable[[str], Feed], lanes: list[str], budget: Budget) -> Report:
-    """Work off ``lanes`` one after another; the report names those that the budget left over."""
-    report = Report()
-    for position, lane in enumerate(lanes):
-        if not budget.is_spent:
-            report.is_exhausted = False
-            drain(make_feed(lane), budget, report)
+    """Work off ``lanes`` one after another; the report names those that the budget left over.
+
+    A lane that comes back does so behind the others, and its turn counts as one row.
+    """
+    report, turns = Report(), deque(lanes)
+    while turns:
+        lane = turns.popleft()
+        feed = make_feed(lane)
+        report.is_exhausted = False
+        drain(feed, budget, report)
+        if report.is_exhausted:
+            turns.appendleft(lane)
+        elif feed.comes_back:
+            turns.append(lane)
+            budget.spend(1)
         if budget.is_spent:
-            report.left_over = lanes[position if report.is_exhausted else position + 1 :]
             break
+    report.left_over = list(turns)
     return report

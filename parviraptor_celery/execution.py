@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,65 +12,37 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import OperationalError, transaction
+from django.db.models.fields.files import FieldFile
 
-from . import signals
-from .backoff import bounded, job_delay
-from .clock import from_now
+from . import signals, stopping
 from .conf import settings
-from .database import ATTEMPTS, alone, is_transient, restore_autocommit
-from .exceptions import (
-    DeferJob,
-    IgnoreJob,
-    InvalidJobError,
-    TemporaryJobFailure,
-    UnprocessableJob,
+from .database import (
+    ATTEMPTS,
+    alone,
+    is_transient,
+    open_blocks,
+    restore_autocommit,
+    undo_left_open,
 )
 from .leases import heartbeat
 from .models import AbstractJob
-from .states import JobStatus
+from .outcomes import (
+    ENDS_OF_A_BODY,
+    LEFT_OPEN,
+    Failed,
+    Ignored,
+    NotProcessable,
+    Outcome,
+    Processed,
+    Superseded,
+    is_of_the_worker,
+    outcome_of,
+)
+from .settlement import transition_of
+from .states import FailurePolicy, JobStatus
 from .texts import describe, describe_with_traceback
 
-PAUSE_OF_UNPROCESSABLE = timedelta(minutes=1)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    log_level: ClassVar[int] = logging.INFO
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Processed(Outcome):
-    log_level = logging.DEBUG
-
-
-@dataclass(frozen=True)
-class Ignored(Outcome):
-    pass
-
-
-@dataclass(frozen=True)
-class Deferred(Outcome):
-    pass
-
-
-@dataclass(frozen=True)
-class NotProcessable(Outcome):
-    pass
-
-
-@dataclass(frozen=True)
-class TemporarilyFailed(Outcome):
-    log_level = logging.WARNING
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True)
-class Failed(Outcome):
-    log_level = logging.ERROR
-    details: str = ""
+logger = logging.getLogger("parviraptor_celery")
 
 
 @dataclass
@@ -91,12 +64,21 @@ class Run:
 
     @property
     def leaves_lane(self) -> bool:
+        """Whether the next row may be claimed together with the settlement of this one.
+
+        Not in a queue that squashes: there the lane is folded first.
+        """
+        if self.row.SQUASH_WAITING_JOBS:
+            return False
+        if isinstance(self.outcome, Failed):
+            return self.row.FAILURE_POLICY is FailurePolicy.GO_ON
         return isinstance(self.outcome, Processed | Ignored)
 
     size: ClassVar[int] = 1
 
     @property
     def pauses_pool(self) -> bool:
+        """Whether this is one of those of which several in a row end the run of a pool."""
         return isinstance(self.outcome, NotProcessable)
 
     def settle(self) -> bool:
@@ -104,14 +86,26 @@ class Run:
 
         Called inside a transaction, which may start again: ``announce`` follows afterwards.
         """
+        to, columns = self.transition()
+        return self.has_settled(self.row.rest(to, **columns))
+
+    def transition(self) -> tuple[JobStatus, dict[str, Any]]:
+        """Return the state that the job goes to, and the columns that go with it."""
         if self.seen is None:
             self.seen = self.row.error_count, self.outcome
         # As it was, should the transaction start again.
         self.row.status = JobStatus.PROCESSING
         self.row.error_count, self.outcome = self.seen
-        self.is_recorded = _transition(self)
-        self.is_settled = True
-        return self.is_recorded
+        return transition_of(self)
+
+    def has_settled(self, is_recorded: bool) -> bool:
+        """Note that the outcome was written, or that the job was no longer ours."""
+        if self.row.status == JobStatus.SQUASHED:
+            self.outcome, self.pause = Superseded(self.row.error_message), None
+        self.is_recorded, self.is_settled = is_recorded, True
+        if is_recorded:
+            self.row.pk = self.row.claimed_pk  # whatever the body has made of it
+        return is_recorded
 
     def refuse(self, error: Exception) -> None:
         """Fail the job because the database refuses what its body set on it."""
@@ -123,7 +117,7 @@ class Run:
         job = self.row
         if self.is_recorded:
             signals.tell(signals.job_finished, sender=type(job), job=job, outcome=self.outcome)
-        else:
+        elif not job.is_handed_back and job.pk is not None:  # its body may have deleted it
             signals.tell(signals.lease_lost, sender=type(job), job=job)
 
 
@@ -134,56 +128,9 @@ def run(job: AbstractJob) -> Run:
     transaction there.
     """
     signals.tell(signals.job_claimed, sender=type(job), job=job)
-    with heartbeat.keep(job.keep_lease, settings.LEASE_SECONDS):
+    kept = heartbeat.keep(job.keep_lease, settings.LEASE_SECONDS)
+    with kept as hasten, job.progressing(hasten), stopping.heard_by(job):
         return _run_atomically(job) if job.atomic else _run_body(job)
-
-
-def _transition(finished: Run) -> bool:
-    job, changes, message = finished.row, finished.changes, finished.outcome.message
-    match finished.outcome:
-        case Processed():
-            return job.rest(JobStatus.PROCESSED, **{"error_message": ""} | changes)
-        case Ignored():
-            return job.rest(JobStatus.IGNORED, error_message=message, **changes)
-        case NotProcessable():
-            return _wait(finished, PAUSE_OF_UNPROCESSABLE)
-        case Deferred() if job.error_count >= job.DEFERRED_RETRY_THRESHOLD:
-            return _give_up(finished, "deferred retry threshold exceeded")
-        case Deferred():
-            return job.rest(
-                JobStatus.DEFERRED,
-                error_message=message,
-                error_count=job.error_count + 1,
-                **changes,
-            )
-        case TemporarilyFailed() if job.error_count >= job.TEMPORARY_FAILURE_THRESHOLD:
-            return _give_up(finished, "error count reached threshold")
-        case TemporarilyFailed(retry_after=seconds):
-            pause = job_delay(job.BACKOFF_STRATEGY, job.BACKOFF_STEP_MINUTES, job.error_count)
-            if seconds is not None:
-                pause = bounded(seconds)
-            return _wait(finished, pause, error_message=message, error_count=job.error_count + 1)
-        case Failed(details=details):
-            return job.rest(
-                JobStatus.FAILED, error_message=message, error_traceback=details, **changes
-            )
-    raise AssertionError(f"no transition for {finished.outcome!r}")
-
-
-def _wait(finished: Run, pause: timedelta, **columns: Any) -> bool:
-    finished.pause = pause
-    return finished.row.put_back(run_after=from_now(pause), **columns, **finished.changes)
-
-
-def _give_up(finished: Run, reason: str) -> bool:
-    job = finished.row
-    finished.outcome = Failed(f"{reason}: {finished.outcome.message}")
-    return job.rest(
-        JobStatus.FAILED,
-        error_message=finished.outcome.message,
-        error_count=job.error_count + 1,
-        **finished.changes,
-    )
 
 
 def _run_atomically(job: AbstractJob) -> Run:
@@ -191,26 +138,43 @@ def _run_atomically(job: AbstractJob) -> Run:
 
     A deadlock or a serialization failure runs both again, at once, with the job as it was.
     """
-    before = _own_values(job)
+    before, blocks = _own_values(job), open_blocks()
     for attempt in range(1, ATTEMPTS + 1):
-        finished = Run(job, Processed())
+        finished, committed = Run(job, Processed()), list[bool]()
         try:
             with transaction.atomic(using=job.alias):
+                # The first hook, so it runs whatever the body's own hooks do.
+                transaction.on_commit(functools.partial(committed.append, True), using=job.alias)
                 finished = _run_body(job, reraise_transient=attempt < ATTEMPTS)
                 if not isinstance(finished.outcome, Processed) or not finished.settle():
                     raise _Undo
         except _Undo:
             pass
         except Exception as error:
+            if committed:
+                logger.exception("%s %s: a hook of its body raised", job._meta.label, job.pk)
+                return finished
             if attempt < ATTEMPTS and isinstance(error, OperationalError) and is_transient(error):
                 _restore(job, before)
                 continue
             finished.refuse(error)
             finished.is_settled = False
-        if not finished.is_settled:
+        undo_left_open(blocks)
+        if job.is_handed_back:
+            _hand_back_again(job)
+        elif not finished.is_settled:
             alone(job.alias, finished.settle)
         return finished
     raise AssertionError("unreachable")
+
+
+def _hand_back_again(job: AbstractJob) -> None:
+    """Hand a job back that did so in its body, where that was undone with all the rest.
+
+    It changes nothing if the job was handed back by another connection, and so for good.
+    """
+    job.status = JobStatus.PROCESSING
+    job.update_job_for_being_resumed()
 
 
 class _Undo(Exception):
@@ -218,9 +182,11 @@ class _Undo(Exception):
 
 
 def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
-    before = _own_values(job)
+    before, blocks = _own_values(job), open_blocks()
     with _running_here(job):
         outcome = _outcome_of(job, reraise_transient)
+    if undo_left_open(blocks):
+        outcome = Failed(LEFT_OPEN)
     restore_autocommit()
     finished = Run(job, outcome)
     try:
@@ -233,11 +199,17 @@ def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
 def _changes(job: AbstractJob, before: dict[str, Any]) -> dict[str, Any]:
     changed = [f for f in job.own_fields() if getattr(job, f.attname) != before[f.attname]]
     # pre_save() is where a file field writes its file.
-    return {field.attname: field.pre_save(job, False) for field in changed}
+    own = {field.attname: field.pre_save(job, False) for field in changed}
+    return own | job.unwritten_progress()
 
 
 def _own_values(job: AbstractJob) -> dict[str, Any]:
-    return {f.attname: copy.deepcopy(getattr(job, f.attname)) for f in job.own_fields()}
+    return {field.attname: _copied(getattr(job, field.attname)) for field in job.own_fields()}
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy to compare with; of a file its name, for it knows its job and all of that."""
+    return value.name if isinstance(value, FieldFile) else copy.deepcopy(value)
 
 
 def _restore(job: AbstractJob, values: dict[str, Any]) -> None:
@@ -251,20 +223,14 @@ def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
         if not job.is_processable():
             return NotProcessable()
         job.process()
-    except TemporaryJobFailure as failure:
-        return TemporarilyFailed(describe(failure), failure.retry_after)
-    except DeferJob as request:
-        return Deferred(describe(request))
-    except IgnoreJob as request:
-        return Ignored(describe(request))
-    except UnprocessableJob as request:
-        return NotProcessable(describe(request))
-    except InvalidJobError as error:
-        return Failed(describe(error))
     except Exception as error:
         if reraise_transient and isinstance(error, OperationalError) and is_transient(error):
             raise
-        return Failed(describe(error), describe_with_traceback(error))
+        return outcome_of(error)
+    except ENDS_OF_A_BODY as error:
+        if stopping.is_stopping() or is_of_the_worker(error):
+            raise
+        return outcome_of(error)
     return Processed()
 
 

@@ -53,13 +53,13 @@ def _field_names(given: Any) -> list[str] | None:
 
 _ORDERED: list[models.Index] = [
     StatusIndex(fields=["lane", "id"], status=JobStatus.NEW),
-    StatusIndex(fields=["lane", "id"], status=JobStatus.FAILED, partial_only=True),
+    StatusIndex(fields=["lane", "failed_by", "id"], status=JobStatus.FAILED, partial_only=True),
     StatusIndex(fields=["lane", "id"], status=JobStatus.DEFERRED, partial_only=True),
     StatusIndex(fields=["id"], status=JobStatus.PROCESSING),
     StatusIndex(fields=["modification_date"], status=JobStatus.PROCESSED),
 ]
 _INDEPENDENT: list[models.Index] = [
-    StatusIndex(fields=["-priority", "id"], status=JobStatus.NEW),
+    StatusIndex(fields=["run_after", "-priority", "id"], status=JobStatus.NEW),
     StatusIndex(fields=["id"], status=JobStatus.DEFERRED),
     StatusIndex(fields=["id"], status=JobStatus.FAILED, partial_only=True),
     StatusIndex(fields=["id"], status=JobStatus.PROCESSING, partial_only=True),

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import DataError, IntegrityError
-from django.db.models import F
+from django.db import (
+    DataError,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 
-from .clock import from_now, now
-from .database import alone, in_transaction
-from .leases import worker_identity
+from .database import alone, in_transaction, is_transient
+from .unreadable import UnreadableRow
 
 logger = logging.getLogger("parviraptor_celery")
 
 MOST_REFUSALS = 20
 
-REFUSALS = (DataError, IntegrityError, ValidationError, ValueError, TypeError, OverflowError)
+MOST_UNPROCESSABLE = 10
+"""After so many in a row a pool is left alone: what they wait for is missing for all of them."""
+
+REFUSALS = (
+    *(DataError, IntegrityError, ProgrammingError, NotSupportedError),
+    *(ValidationError, ValueError, TypeError, OverflowError),
+)
 """What a value raises that can't be stored."""
 
 
 class LaneFeed:
     """One lane: the head runs, then its successor, never two at a time."""
+
+    comes_back = False
+    """Whether the lane asks for another turn, after those of the others."""
 
     def __init__(self, rows: Any, lane: str) -> None:
         self.rows, self.using, self.lane = rows, rows.db, lane
@@ -31,16 +45,24 @@ class LaneFeed:
     def first(self) -> Any:
         refusals = 0
         while refusals < MOST_REFUSALS:
-            row = alone(self.using, self.candidate)
+            try:
+                row = alone(self.using, self.candidate)
+            except UnreadableRow as error:
+                alone(self.using, functools.partial(self.rows.postpone, error))
+                return None
             if row is None or row.lane_is_running:
                 return None  # whoever runs the lane looks again when done
             if row.held_by is not None:
                 if not self.clear_obstacle(row):
                     return None
+            elif self.fold(row):
+                pass
             elif self._claim_alone(row):
                 return row
             else:
                 refusals += 1
+            if self.comes_back:
+                return None
         logger.warning(
             "%s: lane %s could not be claimed, left to the sweep",
             self.rows.model._meta.label,
@@ -51,14 +73,25 @@ class LaneFeed:
     def settle(self, run: Any, *, claim_next: bool) -> Any:
         if run.is_settled:
             return None
-        successor = self._successor_of(run) if claim_next else None
-        if successor is not None:
+        if claim_next and run.leaves_lane:
             try:
-                return in_transaction(self.using, self._hand_off(run, successor))
+                return self.hand_off(run)
             except REFUSALS:
                 pass  # of the outcome, or of the claim because the lane was taken in between
         settle_alone(run, self.using)
         return None
+
+    def hand_off(self, run: Any) -> Any:
+        """Settle a run and claim what is next, together; return that, or None.
+
+        Only for a row that leaves its lane for good: one that is put back would be overtaken,
+        and one that fails holds those behind it.
+        """
+        successor = self._successor_of(run)
+        if successor is None:
+            settle_alone(run, self.using)
+            return None
+        return in_transaction(self.using, self._settle_and_claim(run, successor))
 
     def close(self) -> None:
         """A lane is claimed one row at a time: nothing is left over."""
@@ -78,6 +111,10 @@ class LaneFeed:
         """Deal with the earlier row that holds the candidate; False leaves the lane alone."""
         return False
 
+    def fold(self, row: Any) -> bool:
+        """Let the candidate, which could run, give way to a later row; True: look again."""
+        return False
+
     def _claim_alone(self, row: Any) -> bool:
         try:
             return alone(self.using, _repeatable_claim(row))
@@ -85,17 +122,14 @@ class LaneFeed:
             return False  # another row of the lane was claimed between our look and our write
 
     def _successor_of(self, run: Any) -> Any:
-        """Return the row that may be claimed together with this settlement.
-
-        Only where the settled row leaves its lane for good: one that is put back would be
-        overtaken, and one that fails holds those behind it.
-        """
-        if not run.leaves_lane:
-            return None
-        row = alone(self.using, self.candidate_at_once)
+        """Return the row that may be claimed together with this settlement."""
+        try:
+            row = alone(self.using, self.candidate_at_once)
+        except UnreadableRow:
+            return None  # the look that follows deals with it
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
-    def _hand_off(self, run: Any, successor: Any) -> Callable[[], Any]:
+    def _settle_and_claim(self, run: Any, successor: Any) -> Callable[[], Any]:
         claim = _repeatable_claim(successor)
 
         def settle_and_claim() -> Any:
@@ -110,9 +144,12 @@ class LaneFeed:
 class PoolFeed:
     """Rows without order: a few are leased at once, and begun one by one."""
 
+    comes_back = False
+
     def __init__(self, rows: Any, batch: int) -> None:
         self.rows, self.using, self.batch = rows, rows.db, batch
         self.claimed: list[Any] = []
+        self.unprocessable_in_a_row = 0
         self.is_paused = False
 
     def first(self) -> Any:
@@ -126,20 +163,27 @@ class PoolFeed:
         return None
 
     def settle(self, run: Any, *, claim_next: bool) -> Any:
-        self.is_paused = run.pauses_pool
-        settled_before = run.is_settled
+        self.unprocessable_in_a_row = self.unprocessable_in_a_row + 1 if run.pauses_pool else 0
+        self.is_paused = self.unprocessable_in_a_row >= MOST_UNPROCESSABLE
+        goes_on = bool(claim_next and self.claimed and not self.is_paused)
+        if run.is_settled:
+            return self.take_next() if goes_on else None
+        if goes_on:
+            try:
+                return self.hand_on(run)
+            except REFUSALS:
+                pass
+        settle_alone(run, self.using)
+        return None
+
+    def hand_on(self, run: Any) -> Any:
+        """Settle a run and begin the next of the leased rows together; return it, or None."""
 
         def settle_and_begin() -> int | None:
-            if not settled_before:
-                run.settle()
-            return self._begin_next() if claim_next and not self.is_paused else None
+            run.settle()
+            return self._begin_next()
 
-        try:
-            return self._take(in_transaction(self.using, settle_and_begin))
-        except REFUSALS:
-            if not settled_before:
-                settle_alone(run, self.using)
-            return None
+        return self._take(in_transaction(self.using, settle_and_begin))
 
     def close(self) -> None:
         while self.claimed:
@@ -171,15 +215,10 @@ class PoolFeed:
 
     def _lease(self, rows: list[Any]) -> None:
         model = type(rows[0])
-        self.rows.filter(pk__in=[row.pk for row in rows]).update(
-            **{"status": model.LEASED, model.STAMP: now(), **model.UNBEGUN},
-            attempt=F("attempt") + 1,
-            lease_until=from_now(model.lease_seconds()),
-            leased_by=worker_identity(),
-        )
+        self.rows.lease([row.pk for row in rows])
         for row in rows:
             row.status, row.attempt = model.LEASED, row.attempt + 1
-            row.token = row.attempt
+            row.hold()
 
 
 def settle_alone(run: Any, using: str) -> None:
@@ -187,6 +226,12 @@ def settle_alone(run: Any, using: str) -> None:
     try:
         alone(using, run.settle)
     except REFUSALS as error:
+        run.refuse(error)
+        alone(using, run.settle)
+    except OperationalError as error:
+        # Of SQLite and MariaDB also what others call a wrong statement.
+        if is_transient(error):
+            raise
         run.refuse(error)
         alone(using, run.settle)
 

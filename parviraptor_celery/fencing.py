@@ -33,11 +33,17 @@ class FencedRow(models.Model):
     STAMP: ClassVar[str]
     """The column that tells when the last transition was."""
 
+    BEGUN: ClassVar[dict[str, Any]] = {}
+    """Columns of a row whose body starts."""
+
     UNBEGUN: ClassVar[dict[str, Any]] = {}
     """Columns of a row that was leased in a batch and has not begun."""
 
     token: int | None = None
     """The attempt that this object claimed. Reading the row again must not change it."""
+
+    claimed_pk: Any = None
+    """The key of the row that this object claimed: a body may set another, to make a copy."""
 
     status: Any
     attempt: Any
@@ -62,28 +68,43 @@ class FencedRow(models.Model):
         return self._state.db or router.db_for_write(type(self))
 
     def claim(self, **columns: Any) -> bool:
-        """Lease this row to this process; False when somebody else was faster.
+        """Lease this row to this process and begin it; False when somebody else was faster.
 
         Raises:
             IntegrityError: another row of the lane is running (the guarantee of last resort).
         """
-        claimed = self.move(
-            self.LEASED,
-            attempt=self.attempt + 1,
-            running_lane=self.lane,
-            lease_until=from_now(self.lease_seconds()),
-            leased_by=worker_identity(),
-            **columns,
-        )
-        self.token = self.attempt if claimed else None
+        leased = self.lease_columns() | {"attempt": self.attempt + 1, "running_lane": self.lane}
+        claimed = self.move(self.LEASED, **leased, **self.BEGUN, **columns)
+        self.token = None
+        if claimed:
+            self.hold()
         return claimed
+
+    def hold(self) -> None:
+        """Remember which row this object claimed, and by which attempt."""
+        self.token, self.claimed_pk = self.attempt, self.pk
+
+    @classmethod
+    def lease_columns(cls) -> dict[str, Any]:
+        """Return what a claim writes, but for the attempt and the lane."""
+        return {
+            "lease_until": from_now(cls.lease_seconds()),
+            "leased_by": worker_identity(),
+        }
+
+    def begin(self) -> bool:
+        """Renew the lease of a row claimed in a batch and note that its body starts now."""
+        return self.renew(**self.BEGUN)
 
     def renew(self, **columns: Any) -> bool:
         """Extend the lease; False when it is lost."""
+        fence, renewed = self.renewal(columns)
+        return bool(fenced_update(type(self), self.alias, fence, renewed))
+
+    def renewal(self, columns: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fence and the columns of ``renew()``."""
         lease: dict[str, Any] = {"lease_until": from_now(self.lease_seconds())}
-        return bool(
-            fenced_update(type(self), self.alias, self._fence(self.LEASED), lease | columns)
-        )
+        return self._fence(self.LEASED), lease | dict(columns)
 
     def keep_lease(self) -> bool:
         """Renew the lease for a heartbeat: without waiting for a lock, and False when it is lost.
@@ -101,20 +122,35 @@ class FencedRow(models.Model):
         return self.move(status, **AT_REST, **columns)
 
     def move(self, to: Any, **columns: Any) -> bool:
-        """Write one transition, fenced; the only place where the status of a row is written."""
+        """Write one transition, fenced; False when the row was no longer as this object says."""
+        fence, written = self.transition(to, columns)
+        if not fenced_update(type(self), self.alias, fence, written):
+            return False
+        self.has_moved(to, columns)
+        return True
+
+    def transition(
+        self, to: Any, columns: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fence and the columns of one transition.
+
+        Every statement that writes the status of a row is made of this.
+
+        Raises:
+            IllegalTransition: the table of transitions doesn't have it.
+        """
         if to not in self.TRANSITIONS[self.status]:
             raise IllegalTransition(
                 f"{self._meta.label} {self.pk}: {self.status} can't become {to}."
             )
-        transition = {"status": to, self.STAMP: now()}
-        fence = self._fence(self.status)
-        if not fenced_update(type(self), self.alias, fence, transition | columns):
-            return False
+        return self._fence(self.status), {"status": to, self.STAMP: now(), **columns}
+
+    def has_moved(self, to: Any, columns: Mapping[str, Any]) -> None:
+        """Let this object say what the database says after a transition."""
         self.status = to
         for name, value in columns.items():
             if not hasattr(value, "resolve_expression"):
                 setattr(self, name, value)
-        return True
 
     def held(self) -> models.QuerySet[Any]:
         """Return this row if it is still leased to us, as a queryset."""
@@ -129,16 +165,16 @@ class FencedRow(models.Model):
         """
         by_token: dict[int, list[int]] = {}
         for row in rows:
-            by_token.setdefault(row._fence(cls.LEASED)["attempt"], []).append(row.pk)
+            fence = row._fence(cls.LEASED)
+            by_token.setdefault(fence["attempt"], []).append(fence["pk"])
         for attempt, ids in by_token.items():
             table = cls.rows(using).filter(status=cls.LEASED, attempt=attempt)
             yield table.filter(pk__in=ids), len(ids)
 
     def _fence(self, status: Any) -> dict[str, Any]:
-        attempt = self.attempt
         if status == self.LEASED and self.token is not None:
-            attempt = self.token
-        return {"pk": self.pk, "status": status, "attempt": attempt}
+            return {"pk": self.claimed_pk, "status": status, "attempt": self.token}
+        return {"pk": self.pk, "status": status, "attempt": self.attempt}
 
     def expect(self, status: Any, verb: str) -> None:
         """Raise IllegalTransition unless the row is in ``status``."""

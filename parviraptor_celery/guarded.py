@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from django.db import models
 
-from . import kicks
-from .exceptions import LeaseLost
+from . import intake, kicks
+from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
 from .states import CLAIMABLE, JobStatus
 
@@ -19,8 +20,21 @@ BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
 class GuardedRow(FencedRow):
     """A leased row that its users save too, from objects that may be stale."""
 
+    run_after: Any
+
     class Meta:
         abstract = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not args and (required := self.required_fields()):
+            # Read from the database, a row comes with positional arguments.
+            self._left_out = [f for f in required if not {f.name, f.attname} & kwargs.keys()]
+
+    @classmethod
+    def required_fields(cls) -> tuple[Any, ...]:
+        """Return the fields that a new row has to be given."""
+        raise NotImplementedError
 
     @classmethod
     def own_fields(cls) -> list[models.Field[Any, Any]]:
@@ -36,6 +50,7 @@ class GuardedRow(FencedRow):
         Raises:
             LeaseLost: the job runs here, but its lease ran out and it was taken away.
             LaneChanged: a dependent field was changed.
+            NotANewJob: the job runs here, and its key was set to that of another, or to None.
         """
         names = kwargs.get("update_fields")
         if getattr(self, "_is_running_here", False):
@@ -45,37 +60,48 @@ class GuardedRow(FencedRow):
         if not is_new:
             if names is None:
                 names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
-            kwargs["update_fields"] = {*names, "lane"}  # the lane refuses to change
-        super().save(*args, **kwargs)
-        self._remember()
+            # The lane refuses to change; the key follows the status, if that is written.
+            follows = {"waiting_key"} if {"status", "unique_key"} & set(names) else set()
+            kwargs["update_fields"] = {*names, "lane", *follows}
+        write = functools.partial(super().save, *args, **kwargs)
+        if is_new:
+            intake.insert(type(self), kwargs.get("using") or self.alias, [self], write)
+        else:
+            write()
+        self.remember()
         if is_new and self.status in CLAIMABLE:
-            kicks.on_commit(self, self.alias)
+            kicks.on_commit(self, self.alias, due=self.run_after)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         job = super().from_db(*args, **kwargs)
-        job._remember()
+        job.remember()
         return job
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
         super().refresh_from_db(*args, **kwargs)
-        self._remember()
+        self.remember()
 
-    def move(self, to: JobStatus, **columns: Any) -> bool:
-        is_done = super().move(to, **columns)
-        self._remember()
-        return is_done
+    def has_moved(self, to: JobStatus, columns: Mapping[str, Any]) -> None:
+        super().has_moved(to, columns)
+        self.remember()
 
     def _save_while_running(self, names: Iterable[str] | None) -> None:
+        if self.pk != self.claimed_pk:
+            raise NotANewJob(
+                f"{self._meta.label} {self.claimed_pk} runs and can't be saved as another job. "
+                "Use enqueue() to make one like it."
+            )
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: field.pre_save(self, False) for field in own}
         if columns and not self.held().update(**columns):
             raise LeaseLost(f"{self._meta.label} {self.pk} is no longer leased to this worker.")
 
-    def _remember(self) -> None:
+    def remember(self) -> None:
         """Note the columns that people may change, as they are in the database."""
         self._as_stored = {name: self.__dict__.get(name) for name in BY_HAND}
 
     def _changed_by_hand(self) -> list[str]:
-        stored = getattr(self, "_as_stored", {})
-        return [name for name in BY_HAND if self.__dict__.get(name) != stored.get(name)]
+        if (stored := getattr(self, "_as_stored", None)) is None:
+            return []
+        return [name for name in BY_HAND if self.__dict__.get(name) != stored[name]]

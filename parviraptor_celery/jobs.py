@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NoReturn, Self
 
-from django.db import IntegrityError, models, router, transaction
+from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from . import kicks
+from . import intake, kicks, signals
 from .backoff import BackoffStrategy
 from .clock import now
 from .conf import settings
-from .exceptions import (
-    CauseStillFailed,
-    DuplicateUniqueKey,
-    TemporaryJobFailure,
-    UnknownField,
-)
-from .guarded import GuardedRow
-from .lanes import LANE_LENGTH, LaneField
+from .decided import DecidedRow
+from .exceptions import TemporaryJobFailure
+from .indexes import UniqueWhileSet
+from .keys import WaitingKeyField
+from .lanes import LANE_LENGTH, LaneField, required_fields
+from .progress import NOTE_LENGTH
 from .querysets import JobManager, JobQuerySet
-from .states import TRANSITIONS, JobStatus
+from .states import CLAIMABLE, TRANSITIONS, FailurePolicy, JobStatus
 
 
-class AbstractJob(GuardedRow):
+class AbstractJob(DecidedRow):
     """A job: a row of the user's own model. Derive from what ``AbstractJobFactory`` makes.
 
     The engine writes the columns below; ``process()`` and the rest of the project may write
@@ -37,6 +35,10 @@ class AbstractJob(GuardedRow):
 
     BACKOFF_STRATEGY: ClassVar[BackoffStrategy] = BackoffStrategy.EXPONENTIAL
     BACKOFF_STEP_MINUTES: ClassVar[float] = 2
+    BACKOFF_CAP_MINUTES: ClassVar[float | None] = None
+    BACKOFF_JITTER: ClassVar[float] = 0
+    """The random part that each pause is lengthened by at most: 0.1 is a tenth of the pause."""
+
     TEMPORARY_FAILURE_THRESHOLD: ClassVar[int] = 19
     DEFERRED_RETRY_THRESHOLD: ClassVar[int] = 19
     MAX_AGE_FOR_PROCESSED_JOBS_IN_DAYS: ClassVar[float | None] = 7
@@ -45,13 +47,25 @@ class AbstractJob(GuardedRow):
     atomic: ClassVar[bool] = False
     """Run ``process()`` and record its outcome in one transaction: exactly-once effects there."""
 
+    FAILURE_POLICY: ClassVar[FailurePolicy] = FailurePolicy.FAIL_DEPENDENTS
+    SQUASH_WAITING_JOBS: ClassVar[bool] = False
+    """Run only the newest waiting job of a lane; the older ones become ``SQUASHED``."""
+
+    STRICT_ORDER: ClassVar[bool] = False
+    """Commit the jobs of a lane in the order of their ids: writers wait for each other."""
+
+    is_handed_back = False
+    """Whether this run gave the job back before its end, so that nothing of it is recorded."""
+
     dependent_fields: ClassVar[list[str] | None] = None
     made_by_factory: ClassVar[bool] = False
 
     Status = JobStatus
+    FailurePolicy = FailurePolicy
     TRANSITIONS = TRANSITIONS
     LEASED = JobStatus.PROCESSING
     STAMP = "modification_date"
+    BEGUN: ClassVar[dict[str, Any]] = {"begun_at": now()}
     UNBEGUN: ClassVar[dict[str, Any]] = {"begun_at": None}
 
     creation_date = models.DateTimeField(default=timezone.now, editable=False)
@@ -62,23 +76,27 @@ class AbstractJob(GuardedRow):
     error_traceback = models.TextField(blank=True, default="", editable=False)
     run_after = models.DateTimeField(null=True, blank=True)
     priority = models.SmallIntegerField(default=0)
-    unique_key = models.CharField(max_length=128, null=True, unique=True, editable=False)  # noqa: DJ001
+    unique_key = models.CharField(max_length=128, null=True, editable=False)  # noqa: DJ001
+    waiting_key = WaitingKeyField()
     lane = LaneField()
-    running_lane = models.CharField(  # noqa: DJ001
-        max_length=LANE_LENGTH, null=True, unique=True, editable=False
-    )
+    running_lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
     attempt = models.PositiveIntegerField(default=0, editable=False)
     worker_deaths = models.PositiveSmallIntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
     leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
     begun_at = models.DateTimeField(null=True, editable=False)
     failed_by = models.BigIntegerField(null=True, editable=False)
+    progress_done = models.PositiveBigIntegerField(null=True, editable=False)
+    progress_total = models.PositiveBigIntegerField(null=True, editable=False)
+    progress_note = models.CharField(max_length=NOTE_LENGTH, blank=True, default="", editable=False)
 
     objects: ClassVar[models.Manager[Any]] = JobManager()
 
     class Meta:
         abstract = True
         constraints: ClassVar[list[models.BaseConstraint]] = [
+            UniqueWhileSet(field="running_lane", name="%(app_label)s_%(class)s_running"),
+            UniqueWhileSet(field="waiting_key", name="%(app_label)s_%(class)s_waiting"),
             models.CheckConstraint(
                 name="%(app_label)s_%(class)s_status",
                 condition=Q(status__in=JobStatus.values),
@@ -90,6 +108,10 @@ class AbstractJob(GuardedRow):
                     ~Q(status=JobStatus.PROCESSING)
                     & Q(lease_until__isnull=True, running_lane__isnull=True)
                 ),
+            ),
+            models.CheckConstraint(
+                name="%(app_label)s_%(class)s_key",
+                condition=Q(status__in=CLAIMABLE) | Q(waiting_key__isnull=True),
             ),
         ]
 
@@ -111,9 +133,10 @@ class AbstractJob(GuardedRow):
         return True
 
     def on_job_terminated(self) -> None:
-        """Called when ``process_queue`` is told to stop while this job runs, in another thread.
+        """Called when the worker is told to stop while this job runs, in another thread.
 
-        ``update_job_for_being_resumed()`` may be called here, to hand a long job back.
+        ``update_job_for_being_resumed()`` may be called here, to hand a long job back. Another
+        worker may begin it at once, so ``process()`` should come to its end soon.
         """
 
     # What the user's class calls
@@ -123,10 +146,18 @@ class AbstractJob(GuardedRow):
         raise TemporaryJobFailure(message, self.error_count)
 
     def update_job_for_being_resumed(self, db_alias: str | None = None) -> bool:
-        """Hand a running job back to its queue at no cost; return whether it was still ours."""
+        """Hand a running job back to its queue at no cost; return whether it was still ours.
+
+        Somebody else is woken for it. What this run does afterwards is not recorded.
+        """
         if db_alias is not None:
             self._state.db = db_alias
-        return self.put_back()
+        is_ours = self.put_back()
+        if is_ours:
+            self.is_handed_back = True
+            signals.tell(signals.job_handed_back, sender=type(self), job=self)
+            kicks.on_commit(self, self.alias)
+        return is_ours
 
     @classmethod
     def enqueue(
@@ -149,14 +180,16 @@ class AbstractJob(GuardedRow):
 
         Raises:
             UnknownField: the queue has no such field.
+            MissingDependentField: a value that decides about the lane is missing.
+            InvalidDependentValue: such a value is none that its field could store.
+            InvalidJobOption: ``run_after``, ``priority`` or ``unique_key`` can't be stored.
+            UnknownDatabase: ``using`` is not an alias of ``DATABASES``.
             DuplicateUniqueKey: a job with this key is waiting.
         """
-        alias = using or router.db_for_write(cls)
-        if isinstance(run_after, timedelta):
-            run_after = timezone.now() + run_after
-        cls._refuse_unknown(fields)
-        job = cls(run_after=run_after, priority=priority, unique_key=unique_key, **fields)
-        job._insert(alias)
+        alias, due = intake.alias_for(cls, using), intake.due_time(cls, run_after)
+        intake.refuse_unknown(cls, fields)
+        job = cls(run_after=due, priority=priority, unique_key=unique_key, **fields)
+        job.save(using=alias, force_insert=True)
         return job
 
     @classmethod
@@ -164,75 +197,49 @@ class AbstractJob(GuardedRow):
         """Insert ``jobs`` (unsaved instances) in bulk and wake workers when that commits.
 
         Raises:
-            TypeError: one of them is not a job of this queue; nothing is inserted.
-            DuplicateUniqueKey: one has the key of a job that is waiting; nothing is inserted.
+            NotANewJob: one of them is not a new job of this queue; nothing is inserted.
+            DuplicateUniqueKey: one has the key of a job that is waiting, or of another one of
+                these; nothing is inserted.
+
+        And what ``enqueue()`` raises.
         """
-        alias, new = using or router.db_for_write(cls), list(jobs)
-        if stranger := next((job for job in new if type(job) is not cls), None):
-            raise TypeError(f"{cls._meta.label}.enqueue_many() was given {stranger!r}.")
-        with cls._naming_duplicates(alias, new):
-            created = cls.rows(alias).bulk_create(new)
+        alias, new = intake.alias_for(cls, using), list(jobs)
+        intake.refuse_strangers(cls, new)
+        created: list[Self] = cls.rows(alias).bulk_create(new)
         if created:
             kicks.many_on_commit(cls, alias, created)
         return created
 
-    def retry(self) -> int:
-        """Bring a failed job back, with the jobs that failed because of it; return the rows.
-
-        Raises:
-            IllegalTransition: the job has not failed.
-            CauseStillFailed: the job failed because of an earlier one that is still failed.
-        """
-        self.expect(JobStatus.FAILED, "retried")
-        jobs = self.rows(self.alias)
-        if self.failed_by and jobs.failed().filter(pk=self.failed_by).exists():
-            raise CauseStillFailed(
-                f"{self._meta.label} {self.pk} failed because of job {self.failed_by}. "
-                "Retry or ignore that one first."
-            )
-        fresh = {"error_count": 0, "error_message": "", "error_traceback": "", "failed_by": None}
-        with transaction.atomic(using=self.alias):
-            rows = int(self.move(JobStatus.NEW, run_after=None, worker_deaths=0, **fresh))
-            if rows:
-                rows += jobs.failed_because_of(self.pk).update(
-                    status=JobStatus.NEW, modification_date=now(), **fresh
-                )
-            kicks.on_commit(self, self.alias)
-        return rows
-
-    def ignore(self) -> bool:
-        """Set a failed job aside, so that newcomers of its lane run again."""
-        self.expect(JobStatus.FAILED, "ignored")
-        with transaction.atomic(using=self.alias):
-            kicks.on_commit(self, self.alias)
-            return self.move(JobStatus.IGNORED)
-
     # The verbs of the engine: each is one fenced UPDATE of its own columns
 
-    def claim(self, **columns: Any) -> bool:
-        """Lease this job to this process and begin it; False when somebody else was faster."""
-        return super().claim(begun_at=now(), unique_key=None, **columns)
-
-    def begin(self) -> bool:
-        """Renew the lease of a job claimed in a batch and note that its body starts now."""
-        return self.renew(begun_at=now(), unique_key=None)
+    @classmethod
+    def lease_columns(cls) -> dict[str, Any]:
+        return {**super().lease_columns(), "waiting_key": None}
 
     def put_back(self, **columns: Any) -> bool:
         """Return a running job to the waiting ones; by itself this counts nothing."""
         return self.rest(JobStatus.NEW, begun_at=None, **columns)
 
     @classmethod
+    def required_fields(cls) -> tuple[Any, ...]:
+        """Return the dependent fields that have no default and take no NULL."""
+        names = cls.dependent_fields
+        return required_fields(cls, tuple(names)) if names else ()
+
+    @classmethod
+    @functools.cache
     def own_fields(cls) -> list[models.Field[Any, Any]]:
         """Return the fields that the user's class added and that a run may change."""
         fixed = {field.name for field in AbstractJob._meta.get_fields()}
         fixed.update(cls.dependent_fields or ())
+        fixed.update(f.name for f in cls._meta.concrete_fields if getattr(f, "generated", False))
         return [f for f in cls._meta.concrete_fields if f.name not in fixed and not f.primary_key]
 
     @classmethod
     def dependent_names(cls) -> set[str]:
         """Return the names, and the columns' names, of the fields that decide about the lane."""
-        fields = [cls._meta.get_field(name) for name in cls.dependent_fields or ()]
-        return {name for field in fields for name in (field.name, field.attname)}  # type: ignore[union-attr]
+        fields = [f for f in cls._meta.fields if f.name in (cls.dependent_fields or ())]
+        return {name for field in fields for name in (field.name, field.attname)}
 
     @classmethod
     def lease_seconds(cls) -> float:
@@ -242,38 +249,3 @@ class AbstractJob(GuardedRow):
     def rows(cls, using: str) -> JobQuerySet:
         """Return the rows of this queue in ``using``, whatever managers the user's class has."""
         return JobQuerySet(cls, using=using)
-
-    def _insert(self, alias: str) -> None:
-        with self._naming_duplicates(alias, [self]):
-            self.save(using=alias, force_insert=True)
-
-    @classmethod
-    @contextmanager
-    def _naming_duplicates(cls, alias: str, jobs: list[Self]) -> Iterator[None]:
-        """Raise DuplicateUniqueKey where inserting ``jobs`` hits the key of a waiting one."""
-        keys = [job.unique_key for job in jobs if job.unique_key is not None]
-        if not keys:
-            yield
-            return
-        try:
-            with transaction.atomic(using=alias):
-                yield
-        except IntegrityError as error:
-            taken = cls.rows(alias).filter(unique_key__in=keys).values_list("unique_key", flat=True)
-            named = taken.first() or next((key for key in keys if keys.count(key) > 1), None)
-            if named is None:
-                raise
-            raise DuplicateUniqueKey(
-                f"{cls._meta.label}: a job with unique_key={named!r} is waiting already."
-            ) from error
-
-    @classmethod
-    def _refuse_unknown(cls, fields: dict[str, Any]) -> None:
-        known = {name for f in cls._meta.concrete_fields for name in (f.name, f.attname)}
-        unknown = sorted(set(fields) - known - set(vars(cls)))
-        if unknown:
-            own = ", ".join(field.name for field in cls.own_fields()) or "none"
-            raise UnknownField(
-                f"{cls._meta.label} has no field {', '.join(unknown)}. Its own fields: "
-                f"{', '.join([*(cls.dependent_fields or ()), own])}."
-            )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections, transaction
+from django.utils import timezone
 
 from . import broker
+from .clock import local_now
+from .conf import settings
+from .states import CLAIMABLE
 
 if TYPE_CHECKING:
     from .models import AbstractJob
+
+T = TypeVar("T")
+Send = Callable[[list[str], float | None], bool]
 
 PROCESS = "parviraptor_celery.process_jobs"
 DISPATCH = "parviraptor_celery.dispatch_jobs"
@@ -22,39 +31,81 @@ BACKLOG = 10
 """Waiting rows without order that are kicked one by one; more have enough workers."""
 
 
-def on_commit(job: Any, using: str) -> None:
-    """Wake a worker for ``job`` once its transaction has committed."""
-    lanes = None if job.lane is None else [job.lane]
-    KickAfterCommit.register(job, using, lambda: send(type(job), using, lanes))
+def on_commit(job: Any, using: str, *, due: Any = None) -> None:
+    """Wake a worker for ``job`` once its transaction has committed.
+
+    With ``due``, a moment in the future, the kick is held back until then; a moment further
+    away than ``RETRY_COUNTDOWN_CAP_SECONDS`` is left to the sweep.
+    """
+
+    def kick(lanes: list[str], countdown: float | None) -> bool:
+        return send(type(job), using, lanes, countdown=countdown)
+
+    KickAfterCommit.register(job, using, kick, due)
 
 
 def many_on_commit(queue: type[AbstractJob], using: str, jobs: list[Any]) -> None:
-    """Wake workers for all ``jobs`` once the transaction has committed."""
-    lanes = sorted({job.lane for job in jobs if job.lane is not None})
-    messages = 1 if lanes else min(len(jobs), BACKLOG)
+    """Wake workers for ``jobs`` once the transaction has committed; those that are due at once."""
+    wanted = [(job.run_after, job.lane) for job in jobs if job.status in CLAIMABLE]
 
-    def kick_lanes() -> None:
-        for _ in range(messages):
-            send(queue, using, lanes)
+    def kick() -> None:
+        for countdown, lanes in in_rounds(wanted):
+            if None not in lanes:
+                send(queue, using, sorted(set(lanes)), countdown=countdown)
+                continue
+            for _ in range(min(len(lanes), BACKLOG)):
+                send(queue, using, None, countdown=countdown)
 
-    transaction.on_commit(kick_lanes, using=using, robust=True)
+    kick.__qualname__ = f"kicks for {queue._meta.label}"  # Django logs it when a hook raises
+    transaction.on_commit(kick, using=using, robust=True)
 
 
-def send(queue: type[AbstractJob], using: str, lanes: list[str] | None) -> None:
-    """Publish kicks for ``lanes`` (None or empty: the queue is independent).
+def send(
+    queue: type[AbstractJob],
+    using: str,
+    lanes: list[str] | None,
+    *,
+    countdown: float | None = None,
+) -> bool:
+    """Publish kicks for ``lanes`` (None or empty: the queue is independent), or in ``countdown``.
 
-    A broker that is away costs one try: the sweep finds the rest.
+    A broker that is away costs one try (False): the sweep finds the rest.
     """
-    label = queue._meta.label
+    about: dict[str, Any] = {"queue": queue._meta.concrete_model._meta.label, "using": using}  # type: ignore[union-attr]
+    if countdown is not None:
+        about["countdown"] = countdown
     if not lanes:
-        broker.kick(PROCESS, queue=label, using=using)
-        return
+        return broker.kick(PROCESS, **about)
     if len(lanes) > MOST_LANES:
-        broker.kick(DISPATCH, queue=label, using=using)
-        return
-    for part in spread(lanes):
-        if not broker.kick(PROCESS, queue=label, using=using, lanes=part):
-            return
+        return broker.kick(DISPATCH, **about)
+    return all(broker.kick(PROCESS, **about, lanes=part) for part in spread(lanes))
+
+
+def in_rounds(wanted: Iterable[tuple[Any, T]]) -> Iterator[tuple[float | None, list[T]]]:
+    """Group pairs of due time and thing by when a kick helps: at once (None), or in n seconds.
+
+    Of the times to come, those within ``RETRY_COUNTDOWN_CAP_SECONDS``, and the first few.
+    """
+    now, at_once, later = local_now(), list[T](), dict[int, list[tuple[float, T]]]()
+    for due, thing in wanted:
+        delay = _seconds_between(now, due)
+        if delay <= 0:
+            at_once.append(thing)
+        elif delay <= settings.RETRY_COUNTDOWN_CAP_SECONDS:
+            later.setdefault(int(delay), []).append((delay, thing))
+    if at_once:
+        yield None, at_once
+    for second in sorted(later)[:BACKLOG]:
+        yield max(delay for delay, _ in later[second]), [thing for _, thing in later[second]]
+
+
+def send_for_pool(queue: type[AbstractJob], using: str) -> int:
+    """Publish a kick for each of the first jobs without order that may run; return how many."""
+    rows = queue.rows(using)
+    ready = len(rows.next_ids(BACKLOG)) or int(rows.deferred().exists())
+    for _ in range(ready):
+        send(queue, using, None)
+    return ready
 
 
 def spread(lanes: list[str]) -> Iterator[list[str]]:
@@ -65,37 +116,81 @@ def spread(lanes: list[str]) -> Iterator[list[str]]:
 
 
 class KickAfterCommit:
-    """One hook per row, so that each goes with its own savepoint; alike ones kick once."""
+    """One hook per row, so that each goes with its own savepoint.
+
+    The first that runs after the commit kicks for all that are left, so that a thousand rows,
+    written one by one, cost few questions and messages. They know each other by weak
+    references: Django drops the hooks of a savepoint that is rolled back. Should somebody keep
+    one alive, its lane is kicked for nothing.
+    """
 
     @classmethod
-    def register(cls, row: Any, using: str, send: Callable[[], None]) -> None:
-        """Call ``send`` after the commit, unless somebody will come to ``row`` anyway."""
-        transaction.on_commit(cls(row, using, send), using=using, robust=True)
+    def register(cls, row: Any, using: str, send: Send, due: Any = None) -> None:
+        """Call ``send`` after the commit, unless somebody will come to ``row`` anyway.
 
-    def __init__(self, row: Any, using: str, send: Callable[[], None]) -> None:
-        self.table, self.lane, self.pk = type(row).rows(using), row.lane, row.pk
-        self.send = send
-        self.sent = self._shared_with_transaction(using)
+        ``send`` is given the lanes of all alike rows of the transaction (none where there is no
+        order), and in how many seconds it should be (None: at once); it returns whether it
+        makes sense to go on.
+        """
+        transaction.on_commit(cls(row, using, send, due), using=using, robust=True)
+
+    def __init__(self, row: Any, using: str, send: Send, due: Any) -> None:
+        self.model, self.using, self.lane, self.pk = type(row), using, row.lane, row.pk
+        self.send, self.due = send, due
+        self.is_done = False
+        self.others = self._shared_with_transaction()
+        self.others.append(weakref.ref(self))
         self.__qualname__ = f"kick for {row._meta.label}"  # Django logs it when a hook raises
 
     def __call__(self) -> None:
-        about = (self.table.model, self.lane)
-        if self.lane is not None and about in self.sent:
+        if self.is_done:
             return
-        self.sent.add(about)
-        if not self._is_on_its_way():
-            self.send()
+        left = [hook for ref in self.others if (hook := ref()) is not None and not hook.is_done]
+        alike: dict[Any, list[KickAfterCommit]] = {}
+        for hook in left:
+            hook.is_done = True
+            alike.setdefault((hook.model, hook.lane is None), []).append(hook)
+        for hooks in alike.values():
+            for countdown, due in in_rounds((hook.due, hook) for hook in hooks):
+                self._kick(due, countdown)
 
-    def _shared_with_transaction(self, using: str) -> set[Any]:
-        for hook in reversed(connections[using].run_on_commit):
+    def _kick(self, hooks: list[KickAfterCommit], countdown: float | None) -> None:
+        """Kick for alike ``hooks``; what is due later has nobody on the way to it."""
+        first = hooks[0]
+        if first.lane is None:
+            kicks = min(len(hooks), BACKLOG) if countdown else first._kicks_needed(hooks)
+            for _ in range(kicks):
+                if not first.send([], countdown):
+                    return
+            return
+        lanes = {hook.lane: hook for hook in reversed(hooks)}  # each with its first row
+        if countdown is None and len(lanes) <= BACKLOG:
+            lanes = {lane: hook for lane, hook in lanes.items() if not hook._is_attended()}
+        if lanes:
+            first.send(sorted(lanes), countdown)
+
+    def _shared_with_transaction(self) -> list[weakref.ref[KickAfterCommit]]:
+        for hook in reversed(connections[self.using].run_on_commit):
             if isinstance(hook[1], KickAfterCommit):
-                return hook[1].sent
-        return set()
+                return hook[1].others
+        return []
 
-    def _is_on_its_way(self) -> bool:
-        if self.lane is not None:
-            return bool(self.table.is_attended(self.lane, self.pk))
+    def _is_attended(self) -> bool:
+        return bool(self.model.rows(self.using).is_attended(self.lane, self.pk))
+
+    def _kicks_needed(self, hooks: list[KickAfterCommit]) -> int:
         # The first few in the order of their turn always have a kick of their own, and whoever
         # works these off goes on until nothing is ready.
-        ahead = self.table.ready().values_list("id", flat=True)[:BACKLOG]
-        return self.pk not in (ids := list(ahead)) and len(ids) == BACKLOG
+        ahead = self.model.rows(self.using).first_in_turn(BACKLOG)
+        if len(ahead) < BACKLOG:
+            return min(len(hooks), BACKLOG)
+        needed = sum(hook.due is not None or hook.pk in ahead for hook in hooks)
+        return min(needed, BACKLOG)
+
+
+def _seconds_between(now: datetime, due: Any) -> float:
+    if not isinstance(due, datetime):
+        return 0.0  # none, or something that only the database understands
+    if timezone.is_naive(due):
+        due = timezone.make_aware(due)
+    return (due - now).total_seconds()

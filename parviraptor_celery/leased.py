@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
-from django.db import connections, models
-from django.db.models import Exists, ExpressionWrapper, OuterRef, Q, Subquery
+from django.db import Error, connections, models
+from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
+from django.db.models.sql.datastructures import BaseTable
 
-from .clock import now
+from .clock import kept, now
 from .prepared import PreparedSelect
+from .statements import equations, fenced_update
+from .states import Literal
+from .unreadable import UnreadableRow, postponed
 
 ANY_LANE = "<lane>"
+"""Stands for the lane in prepared queries."""
+
+MOST_LOOKS = 10
+"""So many batches that can't be read at all are passed over at a time."""
+
+NOT_BY_PRIMARY_KEY = " IGNORE INDEX (PRIMARY)"
 
 
 class LeasedQuerySet(models.QuerySet[Any, Any]):
@@ -20,9 +29,11 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
 
     WAITING: ClassVar[str]
     LEASED: ClassVar[str]
+    UNREAD: ClassVar[tuple[str, ...]] = ()
+    """Columns that a claimed row rarely needs, and that are read when asked for."""
 
-    def obstacles(self) -> Self:
-        """Return the rows that hold the later rows of an outer row's lane."""
+    def obstacles(self, lane: str) -> Self:
+        """Return the rows that hold the later rows of ``lane``, in the order of an index."""
         raise NotImplementedError
 
     def due(self) -> Self:
@@ -30,7 +41,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         return self.filter(_is_due())
 
     def waiting(self) -> Self:
-        return self.filter(status=self.WAITING)
+        return self.filter(status=Literal(self.WAITING))
 
     def waiting_in(self, lane: str) -> Self:
         """The waiting rows of a lane, next first."""
@@ -38,19 +49,24 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
 
     def expired(self) -> Self:
         """Leased rows whose lease ran out, by the database's clock."""
-        return self.filter(status=self.LEASED, lease_until__lt=now()).order_by("id")
+        found = self.filter(status=Literal(self.LEASED), lease_until__lt=now()).order_by("id")
+        if connections[self.db].vendor == "mysql":
+            _avoid_primary_key(found.query)
+        return found
 
-    def as_candidates(self) -> Self:
-        """Annotate what decides whether a row may run.
+    def as_candidates(self, lane: str) -> Self:
+        """Annotate what decides whether a row of ``lane`` may run.
 
         ``is_due``; ``held_by``, the id of the first earlier row that holds its lane; and
         ``lane_is_running``.
         """
         table = type(self)(self.model, using=self.db)
-        obstacles = table.obstacles().filter(id__lt=OuterRef("id")).order_by("lane", "id")
+        # By the lane itself, not by that of the outer row: of that PostgreSQL makes a hash over
+        # everything that runs.
+        obstacles = table.obstacles(lane)._earlier_than(OuterRef("id"))
         return self.annotate(
             held_by=Subquery(obstacles.values("id")[:1]),
-            lane_is_running=Exists(table.filter(running_lane=OuterRef("lane"))),
+            lane_is_running=Exists(table.filter(running_lane=lane)),
             is_due=ExpressionWrapper(_is_due(), output_field=models.BooleanField()),
         )
 
@@ -59,8 +75,45 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
 
         Every claim starts with this question.
         """
-        prepared = _candidate(type(self), self.model, self.db, status)  # type: ignore[arg-type]
-        return prepared.first({ANY_LANE: lane})
+        return self.prepared_candidate(status).first({ANY_LANE: lane})
+
+    def prepared_candidate(self, status: str) -> PreparedSelect:
+        """Return the query of ``candidate()``, with ``ANY_LANE`` in place of the lane."""
+        return _candidate(type(self), self.model, self.db, status, self.variant())
+
+    def variant(self) -> object:
+        """Return what else the SQL of ``as_candidates()`` depends on, such as missing tables."""
+        return None
+
+    def postpone(self, error: UnreadableRow) -> int:
+        """Let a waiting row that can't be read here wait a minute for a worker that can."""
+        values = error.values
+        fence = {"pk": values["id"], "status": values["status"], "attempt": values["attempt"]}
+        return fenced_update(self.model, self.db, fence, postponed(error))
+
+    def read_unlocked(self, limit: int) -> list[Any]:
+        """Return the first of these rows that nobody has locked, locked, to be claimed.
+
+        One that its own field refuses keeps no other from being read: it waits a minute.
+        """
+        try:
+            return list(self.defer(*self.UNREAD).unlocked()[:limit])
+        except Error:
+            raise
+        except Exception:
+            # None of those that wait now is among the next.
+            looks = (list(self._read_each(limit)) for _ in range(MOST_LOOKS))
+            return next(filter(None, looks), [])
+
+    def _read_each(self, limit: int) -> Iterator[Any]:
+        rows = self.model.rows(self.db)
+        for values in self.unlocked().values("id", "status", "attempt")[:limit]:
+            try:
+                yield rows.get(pk=values["id"])
+            except Error:
+                raise
+            except Exception as error:
+                rows.postpone(UnreadableRow(self.model, values, error))
 
     def is_attended(self, lane: str, pk: int) -> bool:
         """Return whether somebody comes to row ``pk`` of ``lane`` by themselves.
@@ -68,9 +121,16 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         Whoever runs the lane looks again after every commit, and an earlier waiting row has a
         kick of its own. If that one was lost, the sweep brings both.
         """
-        table = connections[self.db].ops.quote_name(self.model._meta.db_table)
-        with connections[self.db].cursor() as cursor:
-            cursor.execute(_ATTENDED.format(table=table), [lane, self.WAITING, lane, pk])
+        connection = connections[self.db]
+        form = _ATTENDED.format(
+            table=connection.ops.quote_name(self.model._meta.db_table),
+            waiting=self.WAITING,
+            same_lane="lane = %s" if connection.vendor == "mysql" else "lane BETWEEN %s AND %s",
+            hint=NOT_BY_PRIMARY_KEY if connection.vendor == "mysql" else "",
+        )
+        lanes = [lane] * (form.count("%s") - 1)
+        with connection.cursor() as cursor:
+            cursor.execute(form, [*lanes, pk])
             return bool(cursor.fetchone()[0])
 
     def unlocked(self) -> Self:
@@ -85,9 +145,25 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
 
     def lock(self, ids: list[int]) -> None:
         """Lock these rows, waiting for whoever has them, always in the same order."""
-        if connections[self.db].features.has_select_for_update:
-            rows = self.filter(pk__in=ids).order_by("pk").select_for_update()
-            list(rows.values_list("pk"))
+        connection = connections[self.db]
+        if not connection.features.has_select_for_update:
+            return
+        table = connection.ops.quote_name(self.model._meta.db_table)
+        places = ", ".join(["%s"] * len(ids))
+        with connection.cursor() as cursor:
+            cursor.execute(_LOCK.format(table=table, places=places), ids)
+            cursor.fetchall()
+
+    def lease(self, ids: list[int]) -> None:
+        """Lease these rows, which are locked, to this process; none of them begins yet."""
+        model, connection = self.model, connections[self.db]
+        leased = {"status": model.LEASED, model.STAMP: now(), **model.UNBEGUN}
+        claim, params = equations(model, connection, leased | model.lease_columns())
+        table = connection.ops.quote_name(model._meta.db_table)
+        places = ", ".join(["%s"] * len(ids))
+        sql = _LEASE.format(table=table, columns=", ".join(claim), places=places)
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [*params, *ids])
 
     def exists_locked(self) -> bool:
         """Return whether there is such a row, and keep it as it is until the transaction ends."""
@@ -102,7 +178,8 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         Starts behind the lane ``after`` and stops after ``limit`` lanes. Each lane costs one
         look into the index, however many rows wait in it.
         """
-        heads = self.filter(status=status).order_by("lane", "id").values_list("lane", "id")
+        rows = self.filter(status=Literal(status)).order_by("lane", "id")
+        heads = rows.values_list("lane", "id")
         for _ in range(limit):
             head = heads.filter(lane__gt=after).first()
             if head is None:
@@ -120,25 +197,59 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             found += sorted(set(due.values_list("lane", flat=True)) - set(running))
         return found
 
+    def _earlier_than(self, pk: OuterRef) -> Self:
+        if connections[self.db].vendor == "sqlite":
+            # Once it has statistics SQLite may think that walking the primary key is cheaper,
+            # and then read the whole table. A sum it can't look up there.
+            return self.alias(place=F("id") + 0).filter(place__lt=pk)
+        return self.filter(id__lt=pk)
+
     def _in_lane(self, lane: str, status: str) -> Self:
         same_lane = {"lane": lane}
         if connections[self.db].vendor == "postgresql":
             # Of `lane = x ORDER BY id` PostgreSQL may think that walking the primary key is
             # cheaper, and then filter every row of the table. A range it can't mistake.
             same_lane = {"lane__gte": lane, "lane__lte": lane}
-        return self.filter(status=status, **same_lane).order_by("lane", "id")
+        found = self.filter(status=Literal(status), **same_lane).order_by("lane", "id")
+        if connections[self.db].vendor == "mysql":
+            _avoid_primary_key(found.query)
+        return found
 
+
+class _NotByPrimaryKey(BaseTable):
+    """A table that MySQL and MariaDB must not walk by its primary key.
+
+    Of `lane = x ORDER BY id` they may think that it is cheaper, and read every row.
+    """
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        sql, params = super().as_sql(compiler, connection)
+        return f"{sql}{NOT_BY_PRIMARY_KEY}", params
+
+
+def _avoid_primary_key(query: Any) -> None:
+    alias = query.get_initial_alias()
+    query.alias_map[alias] = _NotByPrimaryKey(query.alias_map[alias].table_name, alias)
+
+
+_LOCK = "SELECT id FROM {table} WHERE id IN ({places}) ORDER BY id FOR UPDATE"
+
+_LEASE = "UPDATE {table} SET {columns}, attempt = attempt + 1 WHERE id IN ({places})"
 
 _ATTENDED = """
 SELECT EXISTS (SELECT 1 FROM {table} WHERE running_lane = %s)
-OR EXISTS (SELECT 1 FROM {table} WHERE status = %s AND lane = %s AND id < %s)
+OR COALESCE((SELECT id FROM {table}{hint} WHERE status = '{waiting}' AND {same_lane}
+             ORDER BY lane, id LIMIT 1) < %s, false)
 """
+# By the head of the lane: for "is there one with a lower id" they walk the primary key.
 
 
-@functools.cache
-def _candidate(kind: type[LeasedQuerySet], model: Any, using: str, status: str) -> PreparedSelect:
+@kept
+def _candidate(
+    kind: type[LeasedQuerySet], model: Any, using: str, status: str, _variant: object
+) -> PreparedSelect:
     rows = kind(model, using=using)._in_lane(ANY_LANE, status)
-    return PreparedSelect(rows.as_candidates()[:1])
+    return PreparedSelect(rows.as_candidates(ANY_LANE).defer(*kind.UNREAD)[:1])
 
 
 def _is_due() -> Q:

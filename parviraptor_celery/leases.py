@@ -20,6 +20,7 @@ from django.db import connections
 logger = logging.getLogger("parviraptor_celery")
 
 HEARTBEATS_PER_LEASE = 3
+HASTE_SECONDS = 1.0
 _identity: tuple[int, str] | None = None
 
 
@@ -50,8 +51,11 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def keep(self, renew: Callable[[], bool], lease_seconds: float) -> Iterator[None]:
+    def keep(self, renew: Callable[[], bool], lease_seconds: float) -> Iterator[Callable[[], None]]:
         """Call ``renew`` every third of ``lease_seconds`` while the block runs.
+
+        What the block gets is a function that has ``renew`` called soon: ``HASTE_SECONDS`` after
+        the last time, or after the beginning.
 
         ``renew`` returns False when the lease is lost, which ends the calls. A database error
         in it is logged and tried again a third later: the lease itself says what is true.
@@ -64,10 +68,17 @@ class Heartbeat:
             self._entries[key] = entry
             self._wake_or_start(every)
         try:
-            yield
+            yield lambda: self._hasten(entry)
         finally:
             with self._changed:
                 self._entries.pop(key, None)
+
+    def _hasten(self, entry: _Entry) -> None:
+        with self._changed:
+            soon = entry.last + HASTE_SECONDS
+            if soon < entry.at:
+                entry.at, entry.is_hastened = soon, True
+                self._changed.notify()
 
     def _forget_the_parent(self) -> None:
         # After a fork the thread is gone and the lock may be held by nobody.
@@ -87,6 +98,8 @@ class Heartbeat:
             while due := self._wait_for_due():
                 for key, entry in due:
                     self._renew(key, entry)
+                # Until the next time it would only be one of those that the server can have.
+                connections.close_all()
         finally:
             connections.close_all()
 
@@ -106,16 +119,19 @@ class Heartbeat:
                     return []
 
     def _renew(self, key: object, entry: _Entry) -> None:
+        with self._changed:  # before the call: what is hastened meanwhile comes after it
+            entry.last, entry.is_hastened = time.monotonic(), False
+            entry.at = float("inf")
         try:
             held = entry.renew()
         except Exception as error:
             logger.warning("a heartbeat failed (%s), trying again", type(error).__name__)
             held = self._renew_on_a_new_connection(entry)
         with self._changed:
-            if held and key in self._entries:
-                entry.at = time.monotonic() + entry.every
-            else:
+            if not held:
                 self._entries.pop(key, None)
+            elif not entry.is_hastened:
+                entry.at = time.monotonic() + entry.every
 
     def _renew_on_a_new_connection(self, entry: _Entry) -> bool:
         connections.close_all()  # this thread's own, and perhaps dead for good
@@ -129,6 +145,7 @@ class Heartbeat:
 class _Entry:
     def __init__(self, renew: Callable[[], bool], every: float, at: float) -> None:
         self.renew, self.every, self.at = renew, every, at
+        self.last, self.is_hastened = at - every, False
 
 
 heartbeat = Heartbeat()

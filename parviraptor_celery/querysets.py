@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Manager, OuterRef
+from django.db import connections
+from django.db.models import F, Manager, OuterRef, Q, Subquery
+from django.db.models.expressions import Combinable
 
+from . import intake, pauses
+from .clock import kept, now
 from .exceptions import LaneChanged
-from .leased import LeasedQuerySet
-from .states import JobStatus
+from .fencing import AT_REST
+from .leased import ANY_LANE, LeasedQuerySet
+from .prepared import PreparedSelect, PreparedValues
+from .states import CLAIMABLE, FailurePolicy, JobStatus, Literal
+from .unreadable import UnreadableRow
+
+SCHEDULED_LOOK = 500
+"""Jobs with a due time that are compared by their priority; of more, those due first."""
+
+SUPERSEDED = "superseded by job {}"
 
 
 class JobQuerySet(LeasedQuerySet):
@@ -17,37 +30,273 @@ class JobQuerySet(LeasedQuerySet):
 
     WAITING = JobStatus.NEW
     LEASED = JobStatus.PROCESSING
+    UNREAD = (
+        *("creation_date", "modification_date", "lease_until", "begun_at"),  # times are dear
+        *("running_lane", "waiting_key", "leased_by", "worker_deaths", "failed_by"),
+        *("error_traceback", "progress_total", "progress_note"),
+    )
 
-    def obstacles(self) -> JobQuerySet:
-        """Failed jobs that later ones wait for; they failed by themselves."""
-        return self.filter(status=JobStatus.FAILED, lane=OuterRef("lane"), failed_by__isnull=True)
+    def obstacles(self, lane: Any) -> JobQuerySet:
+        """Failed jobs that the later ones of ``lane`` wait for; they failed by themselves.
 
-    def ready(self) -> JobQuerySet:
-        """What an independent queue runs next, the most urgent first."""
-        return self.waiting().due().order_by("-priority", "id")
+        Those that failed because of another are passed over in the index: when that one is set
+        aside, any number of them may be left.
+        """
+        if self.model.FAILURE_POLICY is FailurePolicy.GO_ON:
+            return self.none()
+        failed = self._in_lane(lane, JobStatus.FAILED).filter(failed_by__isnull=True)
+        if not connections[self.db].features.supports_partial_indexes:
+            return failed  # the index that serves every status doesn't know the cause
+        return failed.order_by("lane", "failed_by", "id")
+
+    def not_held(self, ids: list[int]) -> JobQuerySet:
+        """Those jobs of ``ids`` before which no job of their lane failed."""
+        # A subselect with a limit is one look into an index for each; of an anti-join PostgreSQL
+        # might make a hash over everything that failed.
+        causes = self.obstacles(OuterRef("lane")).filter(id__lt=OuterRef("id"))
+        held_by = Subquery(causes.values("id")[:1])
+        return self.filter(id__in=ids).annotate(held_by=held_by).filter(held_by__isnull=True)
+
+    def waiting_from(self, lane: str, status: str, first: int) -> JobQuerySet:
+        """The rows of ``lane`` in a waiting ``status``, from the id ``first`` on, next first."""
+        return self._in_lane(lane, status).filter(id__gte=first)
+
+    def at_once(self) -> JobQuerySet:
+        """Waiting jobs of an independent queue that have no due time, the most urgent first."""
+        found = self._in_turn(run_after__isnull=True)
+        return found.order_by(*self._turn())
+
+    def come_due(self) -> JobQuerySet:
+        """Waiting jobs of an independent queue whose due time has come, the earliest first."""
+        return self._in_turn(run_after__lte=now())
+
+    def first_in_turn(self, limit: int) -> list[int]:
+        """Return the first ids of ``at_once()``, also while the queue is paused."""
+        return [pk for (pk,) in _first_in_turn(type(self), self.model, self.db, limit).all()]
+
+    def next_ids(self, limit: int) -> list[int]:
+        """Return the ids of the jobs that an independent queue runs next, most urgent first.
+
+        Of the jobs with a due time those are compared that came due first, ``SCHEDULED_LOOK`` of
+        them: neither what isn't due nor a heap of what is has to be read.
+        """
+        due = list(self.come_due().values_list("priority", "id")[:SCHEDULED_LOOK])
+        at_once = list(self.at_once().values_list("priority", "id")[:limit])
+        urgent = sorted((*due, *at_once), key=lambda found: (-found[0], found[1]))
+        return [pk for _, pk in urgent[:limit]]
+
+    def has_ready(self) -> bool:
+        """Return whether an independent queue has a job that is due, locked or not."""
+        about = type(self), self.model, self.db, self.variant()
+        return bool(self.first_in_turn(1) or _come_due(*about).all())
+
+    def next_unlocked(self, limit: int) -> list[Any]:
+        """Return the jobs that an independent queue runs next, locked, most urgent first."""
+        about = type(self), self.model, self.db, self.variant()
+        if not _come_due(*about).all():
+            try:
+                return _at_once_unlocked(*about, limit).all()
+            except UnreadableRow:
+                return self.at_once().read_unlocked(limit)
+        wanted = self.filter(pk__in=self.next_ids(limit)).waiting().due()
+        found = wanted.order_by("-priority", "id").read_unlocked(limit)
+        # Somebody else may have them all at this moment: the next best, then.
+        found = found or self.come_due().read_unlocked(limit)
+        return found or self.at_once().read_unlocked(limit)
+
+    def give_back_unbegun(self, jobs: list[Any]) -> int:
+        """Let leased jobs wait again whose body has not begun; return how many there were.
+
+        Those with a unique key stay leased: another may wait with their key meanwhile.
+        """
+        ours = [job for job in jobs if job.unique_key is None]
+        given_back = 0
+        for held, _ in self.model.held_together(ours, self.db):
+            given_back += held.filter(begun_at__isnull=True).update(
+                status=JobStatus.NEW, waiting_key=None, modification_date=now(), **AT_REST
+            )
+        return given_back
+
+    def expired(self) -> JobQuerySet:
+        # Whose own field can't be read by this process has to be rescued all the same.
+        own = [field.name for field in self.model.own_fields()]
+        return super().expired().defer(*own, *(self.model.dependent_fields or ()))
+
+    def as_candidates(self, lane: str) -> JobQuerySet:
+        """Annotate, besides, ``is_paused``: the queue is, or the lane."""
+        return super().as_candidates(lane).annotate(is_paused=self.paused(lane))
+
+    def prepared_head(self, status: str) -> PreparedSelect:
+        """Return the query for what decides about the candidate, and which row that is."""
+        rows = self._in_lane(ANY_LANE, status).as_candidates(ANY_LANE)
+        return PreparedSelect(rows.values("id", "attempt", "is_due", "held_by", "is_paused")[:1])
+
+    def variant(self) -> object:
+        return pauses.can_be_made(self.db)
+
+    def paused(self, lane: str | Combinable = "") -> pauses.Condition:
+        """Return the condition that the queue is paused here, or this one lane of it.
+
+        To annotate or to filter by. ``lane`` may be an expression; empty, it asks for the queue
+        only.
+        """
+        return pauses.condition(self.model, self.db, lane)
+
+    def startable(self, heads: dict[str, int]) -> list[str]:
+        """Return those lanes whose head is due, that don't run, and that nothing parks."""
+        paused = pauses.paused_lanes(self.model, self.db, heads)
+        lanes = super().startable({lane: pk for lane, pk in heads.items() if lane not in paused})
+        if self.model.FAILURE_POLICY is FailurePolicy.HOLD_LANE:
+            return self._not_parked(heads, lanes)
+        return lanes
 
     def deferred(self) -> JobQuerySet:
-        return self.filter(status=JobStatus.DEFERRED).order_by("id")
+        """What an independent queue runs when nothing is ready; nothing while paused."""
+        return self.filter(~self.paused(), status=Literal(JobStatus.DEFERRED)).due().order_by("id")
+
+    def explained(self, pk: int, lane: str) -> Any:
+        """Return the job as a candidate of ``lane``, with ``database_time``, or None."""
+        return self.filter(pk=pk).as_candidates(lane).annotate(database_time=now()).first()
+
+    def running_in(self, lane: str) -> Any:
+        """Return the job of ``lane`` that runs, or None."""
+        return self.filter(running_lane=lane).first()
 
     def failed(self) -> JobQuerySet:
-        return self.filter(status=JobStatus.FAILED)
+        return self.filter(status=Literal(JobStatus.FAILED))
 
-    def failed_because_of(self, job_id: int) -> JobQuerySet:
-        return self.failed().filter(failed_by=job_id)
+    def failed_because_of(self, job: Any) -> JobQuerySet:
+        """The dependents of ``job``: they are later ones of its lane, which has an index."""
+        if job.lane is None:
+            return self.none()
+        behind = self._in_lane(job.lane, JobStatus.FAILED).filter(id__gt=job.pk)
+        return behind.filter(failed_by=job.pk)
+
+    def claimable(self) -> JobQuerySet:
+        """Rows that wait, in any of the states that a worker claims from."""
+        return self.filter(status__in=CLAIMABLE)
+
+    def without_lane(self, status: str) -> JobQuerySet:
+        """Rows of an ordered queue that were inserted past it, such as by a raw fixture."""
+        rows = self.filter(lane__isnull=True, status=Literal(status))
+        return rows.order_by("lane", "id")
+
+    def in_status(self, status: JobStatus) -> JobQuerySet:
+        """Rows in one state: each state that is open has an index of its own."""
+        return self.filter(status=Literal(status))
+
+    def with_progress(self) -> JobQuerySet:
+        """Running jobs that tell how far they are."""
+        return self.filter(
+            status=Literal(JobStatus.PROCESSING), progress_done__isnull=False
+        ).order_by("id")
 
     def processed_before(self, moment: datetime) -> JobQuerySet:
-        return self.filter(status=JobStatus.PROCESSED, modification_date__lte=moment)
+        return self.filter(status=Literal(JobStatus.PROCESSED), modification_date__lte=moment)
+
+    def waiting_since(self, moment: datetime) -> JobQuerySet:
+        """Jobs that waited already at ``moment``: there by then, and due if it is their first run.
+
+        One that is put back again and again has waited since it was created.
+        """
+        was_due = Q(run_after__isnull=True) | Q(run_after__lt=moment) | Q(error_count__gt=0)
+        return self.waiting().filter(was_due, creation_date__lt=moment)
 
     def processing_since(self, moment: datetime) -> JobQuerySet:
-        return self.filter(status=JobStatus.PROCESSING, modification_date__lt=moment)
+        return self.filter(status=Literal(JobStatus.PROCESSING), modification_date__lt=moment)
+
+    def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        """Insert jobs in bulk; nothing is written if one of them is refused."""
+        jobs = list(objs)
+        self._refuse_lane_change(kwargs.get("update_fields") or ())
+        self._for_write = True
+        create = super().bulk_create
+
+        def write() -> list[Any]:
+            for job in jobs:
+                job._lane_found = job.lane  # no signal is sent, so nothing can change it now
+            created: list[Any] = create(jobs, *args, **kwargs)
+            for job in jobs:
+                job.remember()
+            return created
+
+        return intake.insert(self.model, self.db, jobs, write)
 
     def update(self, **columns: Any) -> int:
+        """Update as Django does; where ``status`` is given, the key of a waiting job follows it.
+
+        Raises:
+            LaneChanged: a dependent field is among ``columns``.
+            IntegrityError: jobs would wait with a key that another has; nothing was changed.
+        """
         self._refuse_lane_change(columns)
+        if columns.get("status") in JobStatus.values and "waiting_key" not in columns:
+            columns["waiting_key"] = F("unique_key") if columns["status"] in CLAIMABLE else None
         return super().update(**columns)
 
     def bulk_update(self, objs: Any, fields: Any, batch_size: int | None = None) -> int:
         self._refuse_lane_change(fields)
         return super().bulk_update(objs, fields, batch_size)
+
+    def waiting_before(self, lane: str, status: str, end: int) -> JobQuerySet:
+        """The rows of ``lane`` in a waiting ``status``, up to the id ``end``, next first."""
+        return self._in_lane(lane, status).filter(id__lt=end)
+
+    def newest_due(self, head: Any) -> int | None:
+        """Return the id of the last due job of the lane of ``head`` that no failed job holds."""
+        waiting = self._in_lane(head.lane, JobStatus.NEW).due().filter(id__gte=head.pk)
+        if self.model.FAILURE_POLICY is not FailurePolicy.GO_ON:
+            causes = self._in_lane(head.lane, JobStatus.FAILED).filter(failed_by__isnull=True)
+            obstacle = causes.filter(id__gt=head.pk).values_list("id", flat=True).first()
+            if obstacle is not None:
+                waiting = waiting.filter(id__lt=obstacle)
+        newest: int | None = waiting.order_by("-lane", "-id").values_list("id", flat=True).first()
+        return newest
+
+    def are_waiting_locked(self, ids: set[int]) -> bool:
+        """Return whether all these are ``NEW``, and keep them so until the transaction ends."""
+        rows = self.waiting().filter(pk__in=ids).order_by("pk")
+        if connections[self.db].features.has_select_for_update:
+            rows = rows.select_for_update()
+        return len(rows.values_list("pk")) == len(ids)
+
+    def with_waiting_key(self, key: str) -> JobQuerySet:
+        """The job that waits with this key."""
+        return self.filter(waiting_key=key).order_by("pk")
+
+    def keyed_newest_first(self) -> Iterator[Any]:
+        """Yield those that have a unique key, read in portions; the newest of each key first."""
+        rows, end = self.filter(unique_key__isnull=False), None
+        while portion := list((rows.filter(id__lt=end) if end else rows).order_by("-id")[:500]):
+            yield from portion
+            end = portion[-1].pk
+
+    def supersede(self, newer_id: int) -> int:
+        """Squash those of the rows that still wait; return how many."""
+        return self.filter(status__in=CLAIMABLE).update(
+            status=JobStatus.SQUASHED,
+            error_message=SUPERSEDED.format(newer_id),
+            waiting_key=None,
+            modification_date=now(),
+        )
+
+    def _not_parked(self, heads: dict[str, int], lanes: list[str]) -> list[str]:
+        found = list[str]()
+        for first in range(0, len(lanes), 500):
+            ids = [heads[lane] for lane in lanes[first : first + 500]]
+            found += sorted(self.not_held(ids).values_list("lane", flat=True))
+        return found
+
+    def _turn(self) -> tuple[str, ...]:
+        """Return the order of the index for jobs without a due time."""
+        if connections[self.db].vendor == "mysql":
+            return "-priority", "id"  # with run_after they would sort all of it
+        return "run_after", "-priority", "id"
+
+    def _in_turn(self, **when: Any) -> JobQuerySet:
+        """Waiting jobs of an independent queue in the order of their index; none while paused."""
+        waiting = self.waiting().filter(~self.paused(), **when)
+        return waiting.order_by("run_after", "-priority", "id")
 
     def _refuse_lane_change(self, columns: Any) -> None:
         fixed = sorted(set(columns) & self.model.dependent_names())
@@ -56,6 +305,26 @@ class JobQuerySet(LeasedQuerySet):
                 f"{self.model._meta.label}: {', '.join(fixed)} decide in which lane a job runs "
                 "and can't change after the job was created. Create new jobs instead."
             )
+
+
+@kept
+def _come_due(kind: Any, model: Any, using: str, _variant: object) -> PreparedValues:
+    return PreparedValues(kind(model, using=using).come_due().values("id")[:1])
+
+
+@kept
+def _at_once_unlocked(
+    kind: Any, model: Any, using: str, _variant: object, limit: int
+) -> PreparedSelect:
+    rows = kind(model, using=using).at_once()
+    return PreparedSelect(rows.defer(*kind.UNREAD).unlocked()[:limit])
+
+
+@kept
+def _first_in_turn(kind: Any, model: Any, using: str, limit: int) -> PreparedValues:
+    rows = kind(model, using=using)
+    first = rows.waiting().filter(run_after__isnull=True).order_by(*rows._turn())
+    return PreparedValues(first.values("id")[:limit])
 
 
 JobManager = Manager.from_queryset(JobQuerySet)

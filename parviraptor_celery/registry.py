@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.apps import apps
-from django.db import Error, connections, router
+from django.db import connections, router
 
 from .aliases import aliases_holding
 from .conf import settings
@@ -24,7 +24,13 @@ def all_queues() -> list[type[AbstractJob]]:
     return sorted(found, key=lambda model: model._meta.label)
 
 
-def get_queue(label: str) -> type[AbstractJob]:
+def all_proxies() -> list[type[AbstractJob]]:
+    """Return the proxies of queues: their jobs are jobs of the queue itself."""
+    models = (model for model in apps.get_models() if model._meta.proxy)
+    return [model for model in models if issubclass(model, AbstractJob)]
+
+
+def get_queue(label: object) -> type[AbstractJob]:
     """Return the job class with this label, for example ``"shop.ExportJob"`` (case ignored).
 
     A name is only ever compared with what Django has registered; nothing is imported.
@@ -53,7 +59,7 @@ def for_each_queue(
         for using in aliases_of(queue):
             try:
                 body(queue, using)
-            except Error:
+            except Exception:  # also of a user's field that can't read a row
                 logger.exception("%s in %s was left out", queue._meta.label, using)
                 connections[using].close_if_unusable_or_obsolete()
                 left_out.append(f"{queue._meta.label} in {using}")

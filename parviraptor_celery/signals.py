@@ -27,6 +27,13 @@ job_claimed = Signal()
 job_finished = Signal()
 """A run ended. Sent with ``sender``, ``job`` and ``outcome`` (see ``execution``)."""
 
+job_handed_back = Signal()
+"""A job that runs was given back to its queue before its end. Sent with ``sender``, ``job``."""
+
+job_progresses = Signal()
+"""A run calls ``set_progress()`` for the first time, in the thread of its body. Sent with
+``sender`` and ``job``, whose ``progress`` is the newest at any time."""
+
 job_rescued = Signal()
 """A lease ran out. Sent with ``sender``, ``job_id`` and ``status`` (what the job is now)."""
 
@@ -35,6 +42,14 @@ lease_lost = Signal()
 
 dependents_failed = Signal()
 """Waiting jobs failed with their cause. Sent with ``sender``, ``lane``, ``cause_id``, ``rows``."""
+
+jobs_squashed = Signal()
+"""A newer job superseded waiting ones. Sent with ``sender``, ``lane``, ``newest_id``, ``rows``."""
+queue_paused = Signal()
+"""A pause was committed. Sent with ``sender`` (the queue's class), ``using``, ``lane`` or ""."""
+
+queue_resumed = Signal()
+"""A pause is over. Sent like ``queue_paused``."""
 
 kick_failed = Signal()
 """A message could not be published. Sent with ``sender`` (the task's name) and ``error``."""

@@ -8,6 +8,7 @@ value is stored, so nothing about columns is repeated here.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from django.db import connections, models, transaction
 from django.db.models.sql import Query
 
-from .clock import DatabaseNow, Moment, from_now, now
+from .clock import DatabaseNow, Moment, from_now, kept, now
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
 _STORED_AS_THEY_ARE: dict[type, tuple[type, ...]] = {
@@ -34,15 +35,27 @@ def fenced_update(
 
     Values may be expressions that refer to no column, such as the database's time.
     """
-    connection = connections[using]
-    quote = connection.ops.quote_name
-    assignments, params = _equations(model, connection, columns)
-    conditions, fence_params = _equations(model, connection, fence)
-    table = quote(model._meta.db_table)
-    sql = f"UPDATE {table} SET {', '.join(assignments)} WHERE {' AND '.join(conditions)}"  # noqa: S608
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [*params, *fence_params])
+    sql, params = update_of(model, using, fence, columns)
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, params)
         return int(cursor.rowcount)
+
+
+def update_of(
+    model: Any, using: str, fence: Mapping[str, Any], columns: Mapping[str, Any]
+) -> tuple[str, list[Any]]:
+    """Return the SQL of ``fenced_update`` and its parameters."""
+    connection = connections[using]
+    form = _update_form(model, using, _kinds(columns), _kinds(fence))
+    if form is not None:
+        values = [*columns.values(), *fence.values()]
+        params = [
+            _bound(side, value, connection) for side, value in zip(form[1], values, strict=True)
+        ]
+        return form[0], list(itertools.chain.from_iterable(params))
+    assignments, assigned = equations(model, connection, columns)
+    conditions, compared = equations(model, connection, fence)
+    return _update(model, connection, assignments, conditions, fence), [*assigned, *compared]
 
 
 def insert(row: models.Model, using: str) -> None:
@@ -87,16 +100,81 @@ def _value(row: models.Model, field: models.Field[Any, Any]) -> Any:
     return value if hasattr(value, "resolve_expression") else field.pre_save(row, add=True)
 
 
-def _equations(
+def equations(
     model: Any, connection: Any, values: Mapping[str, Any]
 ) -> tuple[list[str], list[Any]]:
-    equations, params = [], list[Any]()
+    """Return ``column = value`` for each of ``values``, and the parameters of them all."""
+    found, params = [], list[Any]()
     for name, value in values.items():
-        field = model._meta.pk if name == "pk" else model._meta.get_field(name)
+        field, column = _field(model, name, connection.alias)
         sql, bound = _right_side(field, value, connection)
-        equations.append(f"{connection.ops.quote_name(field.column)} = {sql}")
+        found.append(f"{column} = {sql}")
         params.extend(bound)
-    return equations, params
+    return found, params
+
+
+_Kinds = tuple[tuple[str, Any], ...]
+_PLAIN, _NOW, _OTHER = "plain", "now", "other"
+
+
+def _kinds(values: Mapping[str, Any]) -> _Kinds:
+    """Return what the SQL of these equations depends on: the names, and the kinds of values."""
+    return tuple([(name, _kind(value)) for name, value in values.items()])
+
+
+def _kind(value: Any) -> Any:
+    if not hasattr(value, "resolve_expression"):
+        return _PLAIN
+    if isinstance(value, DatabaseNow):
+        return _NOW
+    return value.delay if isinstance(value, Moment) else _OTHER
+
+
+@kept
+def _update_form(
+    model: Any, using: str, columns: _Kinds, fence: _Kinds
+) -> tuple[str, list[Any]] | None:
+    """Return the SQL of an UPDATE, and for each value its field or its fixed parameters.
+
+    None if the SQL depends on the values themselves.
+    """
+    connection, equal, sides = connections[using], list[str](), list[Any]()
+    for name, kind in (*columns, *fence):
+        field, column = _field(model, name, using)
+        if kind == _OTHER or hasattr(field, "get_placeholder"):
+            return None
+        sql, side = ("%s", field)
+        if kind != _PLAIN:
+            sql, side = _moment(using, None if kind == _NOW else kind)
+        equal.append(f"{column} = {sql}")
+        sides.append(side)
+    names = [name for name, _ in fence]
+    return _update(model, connection, equal[: len(columns)], equal[len(columns) :], names), sides
+
+
+def _update(
+    model: Any, connection: Any, assignments: list[str], conditions: list[str], fence: Any
+) -> str:
+    table = connection.ops.quote_name(model._meta.db_table)
+    if connection.vendor == "mysql" and "pk" in fence:
+        # Through an index of the status it would lock entries of that first and the row then,
+        # the other way round than whoever has the row and changes its status: a deadlock.
+        table += " FORCE INDEX (PRIMARY)"
+    return f"UPDATE {table} SET {', '.join(assignments)} WHERE {' AND '.join(conditions)}"  # noqa: S608
+
+
+def _bound(side: Any, value: Any, connection: Any) -> Sequence[Any]:
+    if isinstance(side, tuple):
+        return side
+    if type(value) in _STORED_AS_THEY_ARE.get(type(side), ()):
+        return (value,)
+    return (side.get_db_prep_save(value, connection=connection),)
+
+
+@functools.cache
+def _field(model: Any, name: str, using: str) -> tuple[Any, str]:
+    field = model._meta.pk if name == "pk" else model._meta.get_field(name)
+    return field, connections[using].ops.quote_name(field.column)
 
 
 def _right_side(
@@ -117,7 +195,7 @@ def _right_side(
     return "%s", [stored]
 
 
-@functools.lru_cache(maxsize=100)
+@kept
 def _moment(using: str, delay: timedelta | None) -> tuple[str, Sequence[Any]]:
     """Return the SQL of a time of the database's, which takes Django longer than all the rest."""
     expression = now() if delay is None else from_now(delay)

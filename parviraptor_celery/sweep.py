@@ -20,6 +20,10 @@ logger = logging.getLogger("parviraptor_celery")
 
 ADOPTED_ROWS = 100
 TICK = "dispatch"
+ASKERS = ("beat", "worker")
+FOREGROUND = "process_queue"
+"""Asks for no sweep, but rescues its own queue."""
+
 WORKER_DIED = "the worker died {} times while it ran this job"
 
 
@@ -31,6 +35,12 @@ def sweep_all(*, force: bool = False) -> bool:
         return False
     registry.for_each_queue(_sweep)
     return True
+
+
+def note_asker(asker: str) -> None:
+    """Remember that one of ``ASKERS`` asked for a sweep; strangers are not noted."""
+    if asker in (*ASKERS, FOREGROUND):
+        Tick.objects.note(f"{TICK}:{asker}", using=router.db_for_write(Tick))
 
 
 def _sweep(queue: type[AbstractJob], using: str) -> None:
@@ -61,7 +71,7 @@ def give_back(job: AbstractJob) -> bool:
 def kick_waiting(queue: type[AbstractJob], using: str) -> int:
     """Send kicks for what is due and not running; return for how many lanes or jobs."""
     if queue.dependent_fields is None:
-        return _kick_pool(queue, using)
+        return kicks.send_for_pool(queue, using)
     rows = queue.rows(using)
     name = f"{TICK}:{queue._meta.label}:{using}"
     lanes = _startable(rows, next_lanes(rows, CLAIMABLE, Tick, name, _lanes_at_once()))
@@ -94,7 +104,13 @@ def adopt(queue: type[AbstractJob], using: str) -> int:
 
     Raw fixtures insert such rows, and so does a queue that was independent before a deploy.
     """
-    orphans = queue.rows(using).filter(lane__isnull=True, status__in=CLAIMABLE).order_by("id")
+    adopted = 0
+    for status in CLAIMABLE:  # each by its own index; of both at once the table would be read
+        adopted += _adopt(queue, queue.rows(using).without_lane(status))
+    return adopted
+
+
+def _adopt(queue: type[AbstractJob], orphans: Any) -> int:
     adopted = 0
     for job in orphans[:ADOPTED_ROWS]:
         try:
@@ -104,14 +120,6 @@ def adopt(queue: type[AbstractJob], using: str) -> int:
             continue
         adopted += orphans.filter(pk=job.pk).order_by().update(lane=lane)
     return adopted
-
-
-def _kick_pool(queue: type[AbstractJob], using: str) -> int:
-    rows = queue.rows(using)
-    ready = len(rows.ready().values_list("id")[: kicks.BACKLOG]) or int(rows.deferred().exists())
-    for _ in range(ready):
-        kicks.send(queue, using, None)
-    return ready
 
 
 def _announce(job: AbstractJob) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from celery import Task, shared_task
 from celery.signals import worker_ready
+from django.db import connections
 
 from . import broker, cleanup, dispatch, kicks, registry, sweep, worker
 from .conf import settings
-from .exceptions import UnknownQueue
+from .exceptions import UnknownDatabase, UnknownQueue
 from .retries import retry_when_due
 
 logger = logging.getLogger("parviraptor_celery")
+
+LANE = re.compile(r"[0-9a-f]{32}")
 
 
 @shared_task(name=kicks.PROCESS, bind=True, acks_late=False, ignore_result=True, max_retries=None)
@@ -25,16 +29,14 @@ def process_jobs(
     A queue that this worker doesn't know (yet) is left alone: its rows wait for a worker that
     does. Jobs that were put back show as RETRY, due at the earliest of their times.
     """
-    try:
-        model = registry.get_queue(queue)
-    except UnknownQueue as error:
-        logger.warning("a kick was left alone: %s", error)
+    model = _queue_in(queue, using)
+    if model is None:
         return 0
     budget = dispatch.kick_budget()
     if model.dependent_fields is None:
         report = dispatch.run_pool(model, using, budget)
     else:
-        report = dispatch.run_lanes(model, using, lanes or [], budget)
+        report = dispatch.run_lanes(model, using, _lanes_in(queue, lanes), budget)
     if report.left_over or (report.is_exhausted and not lanes):
         broker.kick(kicks.PROCESS, queue=queue, using=using, lanes=report.left_over or None)
     retry_when_due(self, report, queue=queue, using=using)
@@ -43,21 +45,25 @@ def process_jobs(
 
 @shared_task(name=kicks.DISPATCH, acks_late=False, ignore_result=True)
 def dispatch_jobs(
-    force: bool = False, queue: str | None = None, using: str = "default", after: str = ""
+    force: bool = False,
+    queue: str | None = None,
+    using: str = "default",
+    after: str = "",
+    asked_by: str = "",
 ) -> bool:
     """Rescue expired leases and kick what waits; False when another sweep has just done so.
 
     With a ``queue``: kick all its lanes behind the lane ``after``, some now, and the rest by a
-    message to itself.
+    message to itself. ``asked_by`` is "beat" or "worker" where one of these asks, so that
+    monitoring can tell when each last did.
     """
     if queue is None:
+        sweep.note_asker(asked_by)
         return sweep.sweep_all(force=force)
-    try:
-        model = registry.get_queue(queue)
-    except UnknownQueue as error:
-        logger.warning("a kick was left alone: %s", error)
+    model = _queue_in(queue, using)
+    if model is None or model.dependent_fields is None:
         return False
-    if stop := sweep.kick_lanes(model, using, after):
+    if stop := sweep.kick_lanes(model, using, str(after)):
         broker.kick(kicks.DISPATCH, queue=queue, using=using, after=stop)
     return True
 
@@ -71,4 +77,30 @@ def clean_jobs() -> int:
 @worker_ready.connect(dispatch_uid="parviraptor_celery.sweep_without_beat")
 def sweep_without_beat(sender: Any, **_: Any) -> None:
     """Let the worker's own timer ask for sweeps, should beat be late or missing."""
-    worker.ask_regularly(sender, kicks.DISPATCH, settings.DISPATCH_INTERVAL_SECONDS)
+    worker.ask_regularly(
+        sender, kicks.DISPATCH, settings.DISPATCH_INTERVAL_SECONDS, asked_by="worker"
+    )
+
+
+def _queue_in(queue: object, using: object) -> Any:
+    """Return the queue of a kick, or None, with a log line, where nobody here knows it."""
+    try:
+        if using not in list(connections):
+            raise UnknownDatabase(f"{using!r} is not an alias of DATABASES here.")
+        return registry.get_queue(queue)
+    except (UnknownQueue, UnknownDatabase) as error:
+        logger.warning("a kick was left alone: %s", error)
+        return None
+
+
+def _lanes_in(queue: str, lanes: object) -> list[str]:
+    """Return what is a lane in the argument of a kick; say so if something is none."""
+    given = lanes if isinstance(lanes, list | tuple) else [] if lanes is None else [lanes]
+    sound = [lane for lane in given if isinstance(lane, str) and LANE.fullmatch(lane)]
+    if len(sound) < len(given):
+        logger.warning(
+            "a kick for %s: %s of its lanes are none and were left alone",
+            queue,
+            len(given) - len(sound),
+        )
+    return sound

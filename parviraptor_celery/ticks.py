@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Self
 
@@ -29,6 +30,20 @@ class TickManager(models.Manager[Any]):
         with transaction.atomic(using=using):
             rows.bulk_create([self.model(name=name)], ignore_conflicts=True)
         return bool(due.update(last_at=now()))
+
+    def note(self, name: str, *, using: str) -> None:
+        """Remember that ``name`` happened now."""
+        rows = self.using(using).filter(name=name)
+        if not rows.update(last_at=now()):
+            with transaction.atomic(using=using):
+                self.using(using).bulk_create([self.model(name=name)], ignore_conflicts=True)
+            rows.update(last_at=now())
+
+    def age(self, names: Iterable[str], *, using: str) -> timedelta | None:
+        """Return how long ago one of ``names`` last happened, by the database's clock, or None."""
+        rows = self.using(using).filter(name__in=names, last_at__isnull=False).order_by("-last_at")
+        times = rows.annotate(database_time=now()).values_list("last_at", "database_time").first()
+        return None if times is None else max(times[1] - times[0], timedelta(0))
 
 
 class AbstractTick(models.Model):

@@ -1,12 +1,13 @@
-"""Two pages for monitoring: one for machines, one for people."""
+"""Pages for monitoring: two for machines, one for people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -42,10 +43,35 @@ def queue_monitoring(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 @open_or_staff
+def queue_health(request: HttpRequest) -> HttpResponse:
+    """Answer 200 if everything is fine, else 503; the same JSON either way says what was found."""
+    found = monitoring.report()
+    body = {
+        "status": "ok" if found.is_fine else "unhealthy",
+        "problems": found.problems,
+        "queues": {
+            label: {name: count for name, count in asdict(queue).items() if name != "name"}
+            for label, queue in found.queues.items()
+        },
+        "seconds_since": {
+            what: None if age is None else round(age, 1) for what, age in found.ages.items()
+        },
+    }
+    return JsonResponse(body, status=200 if found.is_fine else 503)
+
+
+@require_safe
+@never_cache
+@open_or_staff
 def open_queue_entries(request: HttpRequest) -> HttpResponse:
-    """Show a table of the open jobs of every queue."""
+    """Show a table of the open jobs of every queue, what is paused, and how far jobs are."""
     queues = [
         (queue._meta.label, list(counts.values())) for queue, counts in monitoring.open_entries()
     ]
-    context = {"queues": queues, "states": [str(s.value) for s in monitoring.OPEN_STATES]}
+    context = {
+        "queues": queues,
+        "states": [str(s.value) for s in monitoring.OPEN_STATES],
+        "pauses": [(queue._meta.label, pause) for queue, pause in monitoring.open_pauses()],
+        "progress": [(queue._meta.label, job) for queue, job in monitoring.progress()],
+    }
     return render(request, "parviraptor_celery/open_queue_entries.html", context)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun
+from celery import bootsteps
+from celery.signals import task_postrun, task_prerun, worker_init, worker_shutting_down
 from django.db import connections
 
-from . import broker
+from . import broker, stopping
 
 
 @task_prerun.connect(dispatch_uid="parviraptor_celery.renew_connections_before")
@@ -24,6 +25,35 @@ def renew_connections(**_: Any) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def ask_regularly(worker: Any, task: str, interval: float) -> None:
-    """Let the worker's own timer kick ``task``, should beat be late or missing."""
-    worker.timer.call_repeatedly(interval, broker.kick, args=(task,))
+class SaysThatItStops(bootsteps.StartStopStep):
+    """Tells who runs jobs, however the worker came to its end: by remote control, by SIGHUP."""
+
+    def close(self, worker: Any) -> None:
+        stopping.announce()
+
+
+@worker_init.connect(dispatch_uid="parviraptor_celery.prepare_to_stop")
+def prepare_to_stop(sender: Any, **_: Any) -> None:
+    """Before the worker forks: make what its children will hear of its end by."""
+    stopping.prepare(is_over=lambda: sender.blueprint.shutdown_complete.is_set())
+    sender.app.steps["worker"].add(SaysThatItStops)
+    wait = getattr(sender, "wait_for_soft_shutdown", None)
+    if wait is None:
+        return
+
+    def announce_and_wait() -> None:
+        # Celery's own signal comes after the wait, when the time is over.
+        stopping.announce()
+        wait()
+
+    sender.wait_for_soft_shutdown = announce_and_wait
+
+
+@worker_shutting_down.connect(dispatch_uid="parviraptor_celery.announce_the_stop")
+def announce_the_stop(**_: Any) -> None:
+    stopping.announce()
+
+
+def ask_regularly(worker: Any, task: str, interval: float, **kwargs: Any) -> None:
+    """Let the worker's own timer kick ``task`` with ``kwargs``, should beat be late or missing."""
+    worker.timer.call_repeatedly(interval, broker.kick, args=(task,), kwargs=kwargs)

@@ -7,6 +7,7 @@ only. Other tests say `@pytest.mark.django_db` and run on SQLite.
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ import pytest
 from celery.contrib.pytest import celery_worker as celery_worker
 from django.conf import settings
 
+from parviraptor_celery.pace import Pace
 from tests import servers
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
@@ -29,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(database, append=False)
 
 
+@pytest.fixture(autouse=True)
+def first_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test begins with the batches that another one found right."""
+    monkeypatch.setattr(Pace, "_known", {})
+
+
 @pytest.fixture(params=list(ALIASES))
 def using(request: pytest.FixtureRequest) -> str:
     """The alias of a database that the test has to itself: one test per kind of database."""
@@ -36,6 +44,26 @@ def using(request: pytest.FixtureRequest) -> str:
     if kind != "sqlite":
         servers.require(kind)
     return ALIASES[kind]
+
+
+class OneDatabase:
+    """Database router of a project that has this one database."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return self.alias
+
+    db_for_write = db_for_read
+
+
+@pytest.fixture
+def one_database(using: str, settings: Any) -> str:
+    """Let `using` be the only database of the project, for those who never name one."""
+    settings.DATABASE_ROUTERS = [OneDatabase(using)]
+    settings.PARVIRAPTOR_CONFIG = {"DATABASES": [using]}
+    return using
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""The example's own records in the admin. Departures are looked at, not written, by hand."""
+"""The example's records and queues in the admin."""
 
 from django.contrib import admin
 
-from example_project.departures.models import Aircraft, Departure
+from example_project.departures.models import Aircraft, AircraftLeg, Departure, LandingFeeInvoice
+from parviraptor_celery.admin import JobAdmin
 
 
 @admin.register(Departure)
@@ -16,3 +17,13 @@ class DepartureAdmin(admin.ModelAdmin):
 class AircraftAdmin(admin.ModelAdmin):
     list_display = ["tailnum", "legs", "minutes_flown", "last_airport"]
     search_fields = ["tailnum"]
+
+
+@admin.register(AircraftLeg)
+class AircraftLegAdmin(JobAdmin):
+    raw_id_fields = ["departure"]
+
+
+@admin.register(LandingFeeInvoice)
+class LandingFeeInvoiceAdmin(JobAdmin):
+    raw_id_fields = ["departure"]

@@ -34,6 +34,7 @@ import django
 django.setup()
 from django.core.management import call_command
 from django.db import connection
+from parviraptor_celery import broker
 from tests.testapp.models import FifoJob
 
 def process(self):
@@ -44,7 +45,8 @@ def on_job_terminated(self):
     {on_job_terminated}
 
 FifoJob.process, FifoJob.on_job_terminated = process, on_job_terminated
-call_command("process_queue", "testapp", "FifoJob")
+with broker.silence():
+    call_command("process_queue", "testapp", "FifoJob")
 """
 
 Start = Callable[[str], processes.Managed]

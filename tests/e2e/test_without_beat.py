@@ -60,10 +60,16 @@ def test_a_job_that_nobody_kicked_is_run_by_a_worker_alone(
         processes.wait_until(
             lambda: statuses(tmp_path) == ["PROCESSED"], 60, f"the worker's own sweep, see {log}"
         )
+    ticks = values(tmp_path, "SELECT name FROM parviraptor_celery_tick")
+    assert {"dispatch", "dispatch:worker"} <= set(ticks)
+    assert "dispatch:beat" not in ticks
 
 
 def statuses(directory: Path) -> list[str]:
+    return values(directory, "SELECT status FROM departures_aircraftleg ORDER BY id")
+
+
+def values(directory: Path, query: str) -> list[str]:
     (path,) = directory.glob("*.sqlite3")
     with closing(sqlite3.connect(path, timeout=20)) as connection:
-        rows = connection.execute("SELECT status FROM departures_aircraftleg ORDER BY id")
-        return [status for (status,) in rows]
+        return [value for (value,) in connection.execute(query)]

@@ -86,8 +86,8 @@ def test_a_job_enqueued_between_the_last_look_and_the_commit_is_not_stranded(usi
     class Feed(JobLaneFeed):
         late = 0
 
-        def candidate(self) -> Any:
-            found = super().candidate()
+        def hand_off(self, run: Any) -> Any:
+            found = super().hand_off(run)
             if found is None and not self.late:
                 self.late = FifoJob.enqueue(using=using).pk  # its kick saw the lane running
             return found
@@ -182,7 +182,7 @@ def test_a_job_that_keeps_killing_its_workers_fails(using: str) -> None:
 
 def test_jobs_that_were_claimed_and_not_begun_pay_nothing_for_a_dead_worker(using: str) -> None:
     FreeJob.enqueue_many([FreeJob() for _ in range(3)], using=using)
-    feed = dispatch.JobPoolFeed(FreeJob.rows(using), batch=3)
+    feed = dispatch.JobPoolFeed(FreeJob.rows(using), 3, Budget.endless())
     assert feed.first() is not None  # one has begun, two are only leased
     for job in FreeJob.rows(using):
         expire(job)

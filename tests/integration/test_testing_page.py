@@ -78,6 +78,6 @@ def test_the_examples_work(pytester: pytest.Pytester, monkeypatch: pytest.Monkey
     )
     tests = sum(len(re.findall(r"^ *def test_", source, re.MULTILINE)) for _, source in examples)
     all_queues = 2
-    assert tests == 6
+    assert tests == 8
     assert result.parseoutcomes()["passed"] == tests + all_queues
     assert result.ret == 0

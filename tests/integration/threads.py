@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ PATIENCE = 20.0
 def at_once(*bodies: Callable[[], T]) -> list[T]:
     """Run ``bodies`` in a thread each and return their results; the first error is raised."""
     with ThreadPoolExecutor(len(bodies)) as pool:
-        futures = [pool.submit(_closing_connections, body) for body in bodies]
+        futures = [pool.submit(closing_connections, body) for body in bodies]
         return [future.result(PATIENCE * 3) for future in futures]
 
 
@@ -53,7 +54,7 @@ class OpenTransaction:
             finally:
                 self.begun.set()
 
-        self._future: Future[None] = self._pool.submit(_closing_connections, transact)
+        self._future: Future[None] = self._pool.submit(closing_connections, transact)
 
     def committed(self) -> None:
         self._decided.set()
@@ -65,8 +66,16 @@ class OpenTransaction:
         self.committed()
 
 
-def _closing_connections(body: Callable[[], T]) -> T:
+def closing_connections(body: Callable[[], T]) -> T:
     try:
         return body()
     finally:
         connections.close_all()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Ask for ``condition`` again and again until it holds; fail if it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        Gate().wait(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from django.db import models
@@ -12,7 +13,7 @@ from parviraptor_celery.exceptions import (
     InvalidJobError,
     UnprocessableJob,
 )
-from parviraptor_celery.models import AbstractJobFactory, BackoffStrategy
+from parviraptor_celery.models import AbstractJobFactory, BackoffStrategy, FailurePolicy
 
 
 class Note(models.Model):
@@ -73,6 +74,27 @@ class FreeJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=None
     TEMPORARY_FAILURE_THRESHOLD = 2
 
 
+class HoldJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
+    script = models.CharField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+    shop = models.CharField(max_length=40, default="a")
+    FAILURE_POLICY = FailurePolicy.HOLD_LANE
+
+
+class GoOnJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
+    script = models.CharField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+    shop = models.CharField(max_length=40, default="a")
+    FAILURE_POLICY = FailurePolicy.GO_ON
+
+
+class SquashJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
+    script = models.CharField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+    shop = models.CharField(max_length=40, default="a")
+    SQUASH_WAITING_JOBS = True
+
+
 class AtomicJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
     script = models.CharField(max_length=100, blank=True, default="")
     result = models.IntegerField(null=True)
@@ -98,3 +120,67 @@ class TypedJob(
 
     def process(self) -> None:
         pass
+
+
+class RequiringJob(AbstractJobFactory.make_base_class(dependent_fields=["shop", "day"])):  # type: ignore[misc]
+    """A queue whose dependent fields have no default."""
+
+    shop = models.CharField(max_length=40)
+    day = models.DateField()
+
+    def process(self) -> None:
+        pass
+
+
+class StrictJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
+    script = models.CharField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+    shop = models.CharField(max_length=40, default="a")
+    STRICT_ORDER = True
+
+
+class PickyField(models.CharField):
+    """A field that can't read everything that the database may hold, as an enum's could not."""
+
+    def from_db_value(self, value: str | None, *_: Any) -> str | None:
+        if value == "unreadable":
+            raise ValueError(f"{value} is none of ours")
+        return value
+
+
+class PickyLaneJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=["shop"])):  # type: ignore[misc]
+    script = PickyField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+    shop = models.CharField(max_length=40, default="a")
+
+
+class PickyFreeJob(Scripted, AbstractJobFactory.make_base_class(dependent_fields=None)):  # type: ignore[misc]
+    script = PickyField(max_length=100, blank=True, default="")
+    result = models.IntegerField(null=True)
+
+
+class FileJob(AbstractJobFactory.make_base_class(dependent_fields=None)):  # type: ignore[misc]
+    """A queue with a file, and with something about it that can't be copied."""
+
+    report = models.FileField(upload_to="reports", blank=True, default="")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.client = threading.Lock()
+
+    def process(self) -> None:
+        self.report = "reports/new.txt"
+
+
+class GeneratedJob(AbstractJobFactory.make_base_class(dependent_fields=[])):  # type: ignore[misc]
+    """A queue with a column that the database computes."""
+
+    number = models.IntegerField(default=1)
+    twice = models.GeneratedField(
+        expression=models.F("number") * 2, output_field=models.IntegerField(), db_persist=True
+    )
+
+    def process(self) -> None:
+        self.number = 5
+        self.save(update_fields=["number"])
+        self.refresh_from_db()

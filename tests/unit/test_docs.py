@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jaiminho_celery.states import TRANSITIONS as EVENT_TRANSITIONS
+from parviraptor_celery.attribute_checks import RULES
 from parviraptor_celery.states import TRANSITIONS as JOB_TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +51,26 @@ def test_every_relative_link_leads_somewhere() -> None:
             if "://" not in target and not (page.parent / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert broken == []
+
+
+@pytest.mark.parametrize("package", ["jaiminho_celery", "parviraptor_celery"])
+def test_the_lifecycle_says_what_each_module_does(package: str) -> None:
+    page = (ROOT / "docs/lifecycle.md").read_text()
+    modules = {path.name for path in (ROOT / package).glob("[!_]*.py")}
+    assert {name for name in modules if f"`{name}`" not in page} == set()
+
+
+def test_the_settings_name_every_check_of_a_queue() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    ids = {
+        found
+        for path in (ROOT / "parviraptor_celery").glob("*checks.py")
+        for found in re.findall(r'id="(parviraptor_celery\.[EW]\d+)"', path.read_text())
+    }
+    assert len(ids) > 10
+    assert {found for found in ids if f"`{found}`" not in page} == set()
+
+
+def test_the_settings_name_every_attribute_of_a_queue() -> None:
+    page = (ROOT / "docs/settings.md").read_text()
+    assert {name for name in RULES if f"| `{name}` |" not in page} == set()

@@ -58,6 +58,8 @@ class Command(BaseCommand):
             tried.append(sweep.relay_here(using, Budget.endless(stop.is_set), stream))
 
         left_out = registry.for_each_alias(relay)
+        if stream is None:
+            sweep.note_command()
         return sum(tried), left_out
 
     def _require(self, stream: str | None) -> None:

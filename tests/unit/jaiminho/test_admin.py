@@ -337,7 +337,7 @@ class TestFinding:
     def test_counts_no_further_than_anybody_pages(
         self, admin_client: Client, monkeypatch: pytest.MonkeyPatch, events: list[Event]
     ) -> None:
-        monkeypatch.setattr("jaiminho_celery.admin.MOST_COUNTED", 4)
+        monkeypatch.setattr("parviraptor_celery.admin_tools.MOST_COUNTED", 4)
         response = admin_client.get(LIST)
         assert response.context["cl"].result_count == 4
         assert [event.pk for event in response.context["cl"].result_list] == [

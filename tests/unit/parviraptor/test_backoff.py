@@ -74,3 +74,43 @@ def test_a_pause_is_one_that_a_date_can_be_moved_by(seconds: float, pause: timed
 
 def test_a_huge_step_is_no_overflow() -> None:
     assert job_delay(BackoffStrategy.EXPONENTIAL, 1e90, 5) == timedelta(days=365)
+
+
+@pytest.mark.parametrize(
+    ("errors_before", "cap", "minutes"),
+    [(0, 5, 1), (2, 5, 4), (3, 5, 5), (9, 5, 5), (9, None, 32), (3, 0.5, 0.5), (3, 0, 0)],
+)
+def test_a_cap_ends_the_growth(errors_before: int, cap: float | None, minutes: float) -> None:
+    pause = job_delay(BackoffStrategy.EXPONENTIAL, 2, errors_before, cap_minutes=cap)
+    assert pause == timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize(
+    ("jitter", "drawn", "seconds"),
+    [(0, 0.3, 120), (0.1, 0, 120), (0.1, 0.05, 126), (0.1, 0.1, 132), (1, 1, 240)],
+)
+def test_jitter_lengthens_the_pause_by_a_share_of_it(
+    jitter: float, drawn: float, seconds: float
+) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return drawn
+
+    pause = job_delay(BackoffStrategy.CONSTANT, 2, 0, jitter=jitter, uniform=uniform)
+    assert pause == timedelta(seconds=seconds)
+    assert asked == ([(0, jitter)] if jitter else [])
+
+
+def test_jitter_comes_on_top_of_the_cap() -> None:
+    pause = job_delay(
+        BackoffStrategy.EXPONENTIAL, 2, 5, cap_minutes=10, jitter=0.5, uniform=lambda _, high: high
+    )
+    assert pause == timedelta(minutes=15)
+
+
+def test_jitter_is_drawn_anew_for_each_pause() -> None:
+    pauses = {job_delay(BackoffStrategy.CONSTANT, 2, 0, jitter=1) for _ in range(20)}
+    assert len(pauses) > 1
+    assert all(timedelta(minutes=2) <= pause <= timedelta(minutes=4) for pause in pauses)

@@ -12,11 +12,12 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from parviraptor_celery import signals, sweep
+from parviraptor_celery import leases, signals, sweep
+from parviraptor_celery.dispatch import kick_budget, run_pool
 from parviraptor_celery.leases import Heartbeat, worker_identity
 from parviraptor_celery.models import AbstractJob
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
-from tests.unit.jobs import received, reloaded, run_one, statuses, work_off
+from tests.unit.jobs import received, reloaded, statuses, work_off
 
 PATIENCE = 10
 """Seconds until a test gives up waiting for a thread."""
@@ -92,6 +93,38 @@ class TestHeartbeat:
         with Heartbeat().keep(lambda: bool(calls.append(1)), lease_seconds=3600):
             pass
         assert calls == []
+
+    def test_can_be_hastened_to_a_second_after_the_last_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "HASTE_SECONDS", 0.01)
+        renewed, times = threading.Semaphore(0), []
+
+        def renew() -> bool:
+            times.append(1)
+            renewed.release()
+            return True
+
+        with Heartbeat().keep(renew, lease_seconds=3600) as hasten:
+            for times_before in (0, 1, 2):
+                assert len(times) == times_before
+                hasten()
+                assert renewed.acquire(timeout=PATIENCE)
+
+    def test_that_is_hastened_while_it_renews_does_so_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "HASTE_SECONDS", 0.01)
+        again, times = threading.Event(), []
+
+        def renew() -> bool:
+            times.append(1)
+            hasten() if len(times) == 1 else again.set()
+            return True
+
+        with Heartbeat().keep(renew, lease_seconds=3600) as hasten:
+            hasten()
+            assert again.wait(PATIENCE)
 
     def test_a_short_lease_does_not_wait_behind_a_long_one(self) -> None:
         renewed = threading.Event()
@@ -223,6 +256,6 @@ def test_jobs_that_were_claimed_and_not_begun_are_given_back(
     monkeypatch.setattr(FreeJob, "process", process)
     FreeJob.enqueue_many(FreeJob() for _ in range(5))
     with pytest.raises(Killed):
-        run_one(FreeJob)
+        run_pool(FreeJob, "default", kick_budget())
     assert statuses(FreeJob) == ["PROCESSING"] + ["NEW"] * 4
     assert set(FreeJob.objects.values_list("worker_deaths", "error_count")) == {(0, 0)}

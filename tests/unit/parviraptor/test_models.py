@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import models, transaction
 from django.db.utils import ConnectionDoesNotExist
@@ -17,6 +16,7 @@ from django.utils import timezone
 from parviraptor_celery.exceptions import (
     DuplicateUniqueKey,
     InvalidDependentField,
+    InvalidJobOption,
     UnknownField,
 )
 from parviraptor_celery.models import AbstractJob, AbstractJobFactory, BackoffStrategy
@@ -118,7 +118,7 @@ class TestEnqueue:
         ("columns", "error"),
         [
             pytest.param({"scirpt": "typo"}, UnknownField, id="an unknown field"),
-            pytest.param({"run_after": "tomorrow"}, ValidationError, id="a due time in words"),
+            pytest.param({"run_after": "tomorrow"}, InvalidJobOption, id="a due time in words"),
             pytest.param({"using": "nowhere"}, ConnectionDoesNotExist, id="an unknown alias"),
             pytest.param({"result": "much"}, ValueError, id="a wrong value"),
         ],

@@ -73,6 +73,44 @@ class TestProcessJobs:
         assert repr(label) in caplog.text
         assert statuses(FreeJob) == ["NEW"]
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"using": "nowhere"},
+            {"using": None},
+            {"using": ["default"]},
+            {"using": "default'; DROP TABLE testapp_lanejob; --"},
+            {"queue": ["testapp.LaneJob"]},
+            {"queue": {"testapp": "LaneJob"}},
+            {"queue": "testapp.LaneJob'; DROP TABLE testapp_lanejob; --"},
+            {"queue": "testapp.Note"},
+            {"lanes": "a"},
+            {"lanes": 7},
+            {"lanes": {"lane": 1}},
+            {"lanes": [None, 7, ["a"], {}, "a", "A" * 32, "' OR 1 = 1 --"]},
+        ],
+        ids=str,
+    )
+    def test_leaves_a_kick_alone_that_makes_no_sense_and_asks_for_no_other(
+        self,
+        run_task: Any,
+        kicked: Kicked,
+        caplog: pytest.LogCaptureFixture,
+        arguments: dict[str, Any],
+    ) -> None:
+        job = LaneJob.objects.create()
+        kicked()
+        sound = {"queue": "testapp.LaneJob", "lanes": [job.lane]}
+        with caplog.at_level(logging.WARNING):
+            assert run_task("process_jobs", **{**sound, **arguments}) == 0
+        assert "left alone" in caplog.text
+        assert kicked() == []
+        assert statuses(LaneJob) == ["NEW"]
+
+    def test_works_off_the_lanes_among_what_are_none(self, run_task: Any) -> None:
+        job = LaneJob.objects.create()
+        assert run_task("process_jobs", queue="testapp.LaneJob", lanes=[7, job.lane, "x"]) == 1
+
     def test_shows_as_retry_when_it_put_a_job_back_and_others_went_on(
         self, run_task: Any, celery_in_memory: Celery
     ) -> None:
@@ -97,6 +135,20 @@ class TestProcessJobs:
         with pytest.raises(Retry) as retried:
             run_task("process_jobs", queue="testapp.LaneJob", lanes=[later.lane, sooner.lane])
         assert retried.value.when == 120
+
+    def test_has_those_that_are_due_later_kicked_at_their_time(
+        self, run_task: Any, celery_in_memory: Celery
+    ) -> None:
+        later = LaneJob.objects.create(shop="a", script="temporary away", error_count=3)
+        sooner = LaneJob.objects.create(shop="b", script="temporary away", error_count=1)
+        messages(celery_in_memory)
+        with pytest.raises(Retry):
+            run_task("process_jobs", queue="testapp.LaneJob", lanes=[later.lane, sooner.lane])
+        due = {
+            message.payload[1]["lanes"][0]: datetime.fromisoformat(message.headers["eta"])
+            for message in messages(celery_in_memory)
+        }
+        assert timedelta(minutes=5.5) < due[later.lane] - due[sooner.lane] < timedelta(minutes=6.5)
 
     def test_caps_its_countdown_while_the_row_keeps_the_whole_pause(self, run_task: Any) -> None:
         job = LaneJob.objects.create(script="temporary away", error_count=5)
@@ -144,6 +196,23 @@ class TestDispatchJobs:
         assert run_task("dispatch_jobs") is True
         assert reloaded(dead).status == "NEW"
         assert [arguments["lanes"] for _, arguments in kicked()] == [[dead.lane]]
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"queue": "testapp.NoSuchJob"},
+            {"queue": 7},
+            {"queue": "testapp.LaneJob", "using": "nowhere"},
+            {"queue": "testapp.FreeJob"},
+            {"queue": "testapp.LaneJob", "after": ["x"]},
+        ],
+        ids=str,
+    )
+    def test_leaves_a_walk_alone_that_makes_no_sense(
+        self, run_task: Any, kicked: Kicked, arguments: dict[str, Any]
+    ) -> None:
+        run_task("dispatch_jobs", **arguments)
+        assert kicked() == []
 
     def test_of_two_ticks_one_does_the_work(self, run_task: Any) -> None:
         assert [run_task("dispatch_jobs"), run_task("dispatch_jobs")] == [True, False]

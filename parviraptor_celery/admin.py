@@ -1,0 +1,298 @@
+"""Queues in the admin: to look at, to ask why a job does not run, and to decide about jobs.
+
+>>> @admin.register(Export)
+... class ExportAdmin(JobAdmin):
+...     pass
+
+Made to stay usable with a million jobs: nothing here counts, sorts or searches them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models, router
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+
+from . import decisions, pauses, registry
+from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
+from .decisions import Decision
+from .exceptions import UnknownQueue
+from .jobs import AbstractJob
+from .models import Pause
+from .pauses import REASON_LENGTH
+from .statements import database_time
+
+ENGINE = tuple(field.name for field in AbstractJob._meta.local_fields)
+SHOWN_ABOVE = {
+    *("status", "error_count", "error_message", "error_traceback"),
+    *("progress_done", "progress_total", "progress_note"),
+}
+SET_AT_CREATION = ("run_after", "priority")
+PER_LANE = ("pause_lane", "resume_lane")
+MOST_LISTED = 20
+SHOWN_OF_ERRORS = 80
+
+
+class JobAdmin(admin.ModelAdmin):
+    """Shows the jobs of a queue, and asks before it does what an action says.
+
+    The actions need the change permission of the queue; pausing and resuming also that to add or
+    delete pauses. Override ``has_retry_permission()``, ``has_ignore_permission()``,
+    ``has_cancel_permission()``, ``has_pause_permission()`` or ``has_resume_permission()`` for
+    other rules. Columns of the engine are never edited here; those of your own are.
+    """
+
+    model: type[AbstractJob]
+
+    list_filter = ("status",)
+    search_fields = ("pk",)
+    search_help_text = (
+        f"An id or a unique key, in full. At most {MOST_COUNTED:,} jobs are counted and paged "
+        "through: narrow them down."
+    )
+    ordering = ("-id",)
+    sortable_by = ("id",)
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = CappedPaginator
+    actions = ("retry", "ignore", "cancel", *PER_LANE)
+
+    def __init__(self, model: Any, admin_site: admin.AdminSite) -> None:
+        if not issubclass(model, AbstractJob):
+            raise ImproperlyConfigured(
+                f"{type(self).__name__} is a JobAdmin, and {model._meta.label} is no job queue."
+            )
+        super().__init__(model, admin_site)
+
+    # The list
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        # Where jobs are decided about, not a replica that the router may read from.
+        rows = self.model.rows(router.db_for_write(self.model)).defer("error_traceback")
+        return rows.order_by(*self.get_ordering(request))
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        if self.list_display != ("__str__",):
+            return self.list_display
+        lane = self.model.dependent_fields or ()
+        return ("id", "status", *lane, "attempt", "run_after", "error_count", "error", "progress")
+
+    def get_list_select_related(self, request: HttpRequest) -> Any:
+        fields = [self.model._meta.get_field(name) for name in self.model.dependent_fields or ()]
+        related = [field.name for field in fields if isinstance(field, models.ForeignKey)]
+        return self.list_select_related or related or False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: Any, search_term: str
+    ) -> tuple[Any, bool]:
+        """Search for what is equal to an id or a key, or in the ``search_fields`` of a subclass."""
+        if tuple(self.search_fields) != JobAdmin.search_fields:
+            return super().get_search_results(request, queryset, search_term)
+        if not (term := search_term.strip()):
+            return queryset, False
+        pk = id_in(term)
+        return queryset.filter(Q(unique_key=term) | Q(pk=pk or 0)), False
+
+    @admin.display(description="error")
+    def error(self, job: AbstractJob) -> str:
+        text = " ".join(job.error_message.split())
+        return text if len(text) <= SHOWN_OF_ERRORS else f"{text[:SHOWN_OF_ERRORS]}…"
+
+    @admin.display(description="progress")
+    def progress(self, job: AbstractJob) -> str:
+        if job.progress_done is None:
+            return ""
+        share = f" of {job.progress_total}" if job.progress_total else ""
+        return f"{job.progress_done}{share} {job.progress_note}".strip()
+
+    # One job
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        if self.fieldsets or self.fields:
+            return super().get_fieldsets(request, obj)
+        own = [field.name for field in self.model.own_fields() if field.editable]
+        own = [*(self.model.dependent_fields or ()), *own]
+        if obj is None:
+            return [(None, {"fields": [*own, *SET_AT_CREATION]})]
+        engine = [name for name in ENGINE if name not in SHOWN_ABOVE]
+        return [
+            (None, {"fields": ["status", "why", "progress"]}),
+            ("Fields", {"fields": own}),
+            ("Error", {"fields": ["error_count", "error_message", "traceback"]}),
+            ("Engine", {"fields": engine, "classes": ["collapse"]}),
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        given = tuple(self.readonly_fields)
+        if obj is None:
+            return (*given, *(name for name in ENGINE if name not in SET_AT_CREATION))
+        lane = self.model.dependent_fields or ()  # it can't change after the job was created
+        return (*given, *ENGINE, *lane, "why", "progress", "traceback")
+
+    @admin.display(description="why")
+    def why(self, job: AbstractJob) -> str:
+        return str(job.why())
+
+    @admin.display(description="traceback")
+    def traceback(self, job: AbstractJob) -> str:
+        return format_html("<pre>{}</pre>", job.error_traceback) if job.error_traceback else ""
+
+    # Who may decide
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    def has_ignore_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    def has_pause_permission(self, request: HttpRequest) -> bool:
+        may_pause = request.user.has_perm("parviraptor_celery.add_pause")
+        return self.has_change_permission(request) and may_pause
+
+    def has_resume_permission(self, request: HttpRequest) -> bool:
+        may_resume = request.user.has_perm("parviraptor_celery.delete_pause")
+        return self.has_change_permission(request) and may_resume
+
+    # Deciding
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if self.model.dependent_fields is None:
+            return {name: item for name, item in actions.items() if name not in PER_LANE}
+        return actions
+
+    @admin.action(description="Retry failed jobs", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        return self._decide(request, queryset, decisions.RETRY)
+
+    @admin.action(description="Ignore failed jobs", permissions=["ignore"])
+    def ignore(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        return self._decide(request, queryset, decisions.IGNORE)
+
+    @admin.action(description="Cancel waiting jobs", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        return self._decide(request, queryset, decisions.CANCEL)
+
+    @admin.action(description="Pause the lanes of jobs", permissions=["pause"])
+    def pause_lane(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        return self._decide(request, queryset, decisions.PAUSE_LANE)
+
+    @admin.action(description="Resume the lanes of jobs", permissions=["resume"])
+    def resume_lane(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
+        return self._decide(request, queryset, decisions.RESUME_LANE)
+
+    def _decide(self, request: HttpRequest, queryset: Any, decision: Decision) -> Any:
+        """Show what would be done; when that comes back confirmed, do it."""
+        shown_until = moment(request.POST.get("shown_until", ""))
+        if shown_until is None:
+            return self._confirmation(request, queryset, decision)
+        shown = queryset.filter(modification_date__lte=shown_until)  # not what changed since
+        done = decision.to(shown, request.POST.get("reason", "")[:REASON_LENGTH])
+        title = f"{decision.name.capitalize()} {decision.what}"
+        self.message_user(request, f"{title}: done to {done}.", messages.SUCCESS)
+        return None
+
+    def _confirmation(self, request: HttpRequest, queryset: Any, decision: Decision) -> Any:
+        concerned = decision.concerned(queryset)
+        jobs = list(concerned.order_by("pk")[:MOST_LISTED])
+        if not jobs:
+            self.message_user(
+                request, f"There are no {decision.what} among the selected.", messages.WARNING
+            )
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{decision.name.capitalize()} {decision.what}",
+            "opts": self.opts,
+            "decision": decision,
+            "jobs": jobs,
+            "count": concerned.order_by().values("pk")[: decisions.MOST_AT_ONCE].count(),
+            "most": decisions.MOST_AT_ONCE,
+            "reason_length": REASON_LENGTH,
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "select_across": request.POST.get("select_across", "0"),
+            "action": request.POST.get("action", ""),
+            "shown_until": database_time(queryset.db).isoformat(),
+            "changelist": request.get_full_path(),
+        }
+        return TemplateResponse(request, "admin/parviraptor_celery/decide.html", context)
+
+
+class PauseForm(forms.ModelForm):
+    """A pause of a whole queue; lanes are paused by an action on their jobs."""
+
+    queue = forms.ChoiceField()
+
+    class Meta:
+        model = Pause
+        fields = ("queue", "reason")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        queue: Any = self.fields["queue"]
+        queue.choices = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+
+
+@admin.register(Pause)
+class PauseAdmin(admin.ModelAdmin):
+    """The pauses: adding one pauses a queue, deleting one resumes its queue or lane."""
+
+    form = PauseForm
+    list_display = ("queue", "jobs_of", "reason", "paused_at")
+    list_filter = ("queue",)
+    ordering = ("paused_at",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).using(router.db_for_write(Pause))
+
+    @admin.display(description="jobs")
+    def jobs_of(self, pause: Pause) -> str:
+        """Return what the lane is, as far as one of its jobs still waits."""
+        if not pause.lane:
+            return "the whole queue"
+        queue = next((q for q in registry.all_queues() if q._meta.label_lower == pause.queue), None)
+        alias = str(pause._state.db)
+        job = queue.rows(alias).waiting_in(pause.lane).first() if queue else None
+        if job is None:
+            return f"lane {pause.lane}"
+        names = job.dependent_fields or ()
+        values = ", ".join(f"{name}={getattr(job, name)}" for name in names)
+        return values or "the whole queue"
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        queue = registry.get_queue(obj.queue)
+        using = router.db_for_write(queue)
+        queue.pause(using=using, reason=obj.reason)
+        obj.pk = Pause.objects.using(using).get(queue=obj.queue, lane="").pk
+
+    def delete_model(self, request: HttpRequest, obj: Pause) -> None:
+        _end(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for pause in queryset:
+            _end(pause)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def _end(pause: Pause) -> None:
+    """Resume what ``pause`` holds, and wake its workers; of an unknown queue delete it only."""
+    try:
+        queue = registry.get_queue(pause.queue)
+    except UnknownQueue:
+        pause.delete()
+        return
+    pauses.resume(queue, pause._state.db, pause.lane)

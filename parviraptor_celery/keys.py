@@ -1,0 +1,35 @@
+"""Unique keys: of the jobs of a queue that wait, at most one has a given key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from .states import CLAIMABLE
+
+KEY_LENGTH = 128
+
+
+class WaitingKeyField(models.CharField):
+    """The ``unique_key`` of a job while it waits, and NULL otherwise; UNIQUE.
+
+    It is to ``unique_key`` what ``running_lane`` is to ``lane``. Computed in ``pre_save``, which
+    ``save()`` and ``bulk_create()`` both call.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.update(max_length=KEY_LENGTH, null=True, editable=False)
+        super().__init__(**kwargs)
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        for fixed in ("max_length", "null", "editable"):
+            kwargs.pop(fixed, None)
+        return name, path, args, kwargs
+
+    def pre_save(self, model_instance: Any, add: bool) -> str | None:
+        waits = model_instance.status in CLAIMABLE
+        key: str | None = model_instance.unique_key if waits else None
+        setattr(model_instance, self.attname, key)
+        return key
