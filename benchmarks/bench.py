@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +28,11 @@ NOBODY_LISTENS = {"redis": "redis://127.0.0.1:1/0", "rabbitmq": "amqp://127.0.0.
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line chose; seconds, numbers of messages, transactions and rows."""
+    """What the command line chose; seconds, numbers of messages, jobs, transactions and rows."""
 
     peers: tuple[str, ...]
     messages: int = 10_000
+    jobs: int = 10_000
     sends: int = 300
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     cap_seconds: float = 60
@@ -55,6 +56,8 @@ class Bench:
         self.databases = Databases(servers["postgresql"].url, name)
         self._supervisor, self._directory = supervisor, directory
         self._queues: dict[str, Any] = {}
+        self.ledger = directory / "ledger"
+        """The file in which the bodies of jobs note their starts."""
 
     def missing(self, broker: str) -> str:
         """Return why a broker can't be used; "" if it can."""
@@ -125,16 +128,25 @@ class Bench:
 
     @contextmanager
     def running(
-        self, peer: Peer, arguments: Sequence[str], *, conninfo: str, broker: str
+        self,
+        peer: Peer,
+        arguments: Sequence[str],
+        *,
+        conninfo: str,
+        broker: str,
+        more: Mapping[str, str] | None = None,
     ) -> Iterator[processes.Managed]:
-        """Yield a process of the peer's interpreter, which is ended afterwards."""
+        """Yield a process of the peer's interpreter, which is ended afterwards.
+
+        `more` are environment variables of its own.
+        """
         log = self._directory / f"{peer.name}.log"
         log.write_bytes(b"")
         managed = self._supervisor.start(
             peer.name,
             [python_of(peer.requirements), *arguments],
             cwd=ROOT,
-            env=self._environment(peer, conninfo, self.queue(broker).url),
+            env={**self._environment(peer, conninfo, self.queue(broker).url), **(more or {})},
             log=log,
         )
         try:
@@ -153,6 +165,7 @@ class Bench:
             environment.DATABASE_VARIABLE: conninfo,
             environment.BROKER_VARIABLE: broker_url,
             environment.QUEUE_VARIABLE: self.name,
+            environment.LEDGER_VARIABLE: str(self.ledger),
             environment.CONFIG_VARIABLE: json.dumps(self.options.config),
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "PYTHON"))}

@@ -28,8 +28,20 @@ class Goal:
     ours: str | None = None
     """The label of our case; None if the workload has one of them only."""
 
+    theirs: str | None = None
+    """The label of the case to compare with; None: all that have as many processes as ours."""
+
+    our_name: str = peers.OURS
+
+    @property
+    def against(self) -> str:
+        """How the goal is called in the table."""
+        return f"{self.title} ({self.ours})" if self.ours else self.title
+
     def compares_with(self, row: Measurement) -> bool:
         """Return whether this is one of the others: an outbox with as many processes, say."""
+        if self.theirs is not None:
+            return row.peer in self.others and row.label == self.theirs
         if row.peer in YARDSTICK or row.peer not in self.others:
             return row.peer in self.others
         return row.label.endswith(TWO) == (self.ours or "").endswith(TWO)
@@ -39,7 +51,7 @@ class Goal:
         return bool(compare(ratio, self.wanted))
 
 
-GOALS = (
+OUTBOX_GOALS = (
     *(
         Goal(title, f"outbox-relay-{broker}", "durable_rate", others, wanted, ours=ours)
         for ours in ("events_relay", "events_relay, two processes")
@@ -73,7 +85,7 @@ def ratio(goal: Goal, measurements: Sequence[Measurement]) -> tuple[float, Case]
     """
     rows = [row for row in measurements if row.workload == goal.workload]
     ours = _by_repetition(
-        (row for row in rows if row.peer == peers.OURS and goal.ours in (None, row.label)), goal
+        (row for row in rows if row.peer == goal.our_name and goal.ours in (None, row.label)), goal
     )
     found: list[tuple[float, Case]] = []
     for case in dict.fromkeys(row.case for row in rows if goal.compares_with(row)):

@@ -30,6 +30,7 @@ def chosen(arguments: argparse.Namespace) -> Options:
     return Options(
         peers=tuple(arguments.peers),
         messages=arguments.messages,
+        jobs=arguments.jobs,
         sends=arguments.sends,
         sizes=tuple(arguments.sizes),
         cap_seconds=arguments.cap,
@@ -43,14 +44,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="make benchmark", description="Measures this library side by side with its peers."
     )
     add = parser.add_argument
-    add("--work", type=_names, metavar="A,B", default=_default_work(), help=_listing(WORKLOADS))
+    add("--work", type=_works, metavar="A,B", default=_default_work(), help=_listing(WORKLOADS))
     peers = [peer.name for peer in PEERS]
     add("--peers", type=_names, metavar="A,B", default=peers, help=_listing(peers))
     add("--repetitions", type=_positive, default=3, help="of each case, interleaved (default: 3)")
     add("--messages", type=_positive, default=defaults.messages, help="that wait for a relay")
+    add("--jobs", type=_positive, default=defaults.jobs, help="that wait in a queue")
     add("--sends", type=_quantiles, default=defaults.sends, help="transactions that are timed")
     add("--sizes", type=_sizes, default=defaults.sizes, help="rows of outbox-growth, -clean: 1,2")
-    add("--cap", type=float, default=defaults.cap_seconds, help="most seconds one relay runs")
+    add(
+        "--cap",
+        type=float,
+        default=defaults.cap_seconds,
+        help="most seconds one relay or worker runs",
+    )
     add(
         "--set",
         type=_setting,
@@ -62,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=_new_file(), help="where the JSON lines go (appended)")
     add("--table", type=Path, nargs="+", metavar="FILE", help="only print the table of old runs")
     return parser
+
+
+def _works(text: str) -> list[str]:
+    """Return the workloads; the beginning of names (`queue`) stands for the usual ones of them."""
+    usual = _default_work()
+    return [
+        work
+        for name in _names(text)
+        for work in [each for each in usual if each.startswith(f"{name}-")] or [name]
+    ]
 
 
 def _default_work() -> list[str]:

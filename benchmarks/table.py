@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .goals import GOALS, Goal, ratio
+from .goals import OUTBOX_GOALS, Goal, ratio
+from .queue_goals import QUEUE_GOALS
 from .results import Measurement, median
 
 PART = 100  # characters
+GOALS = (*OUTBOX_GOALS, *QUEUE_GOALS)
 
 Column = tuple[str, Callable[[Sequence[Measurement]], str]]
 
@@ -65,20 +67,19 @@ def _goals(goals: Sequence[Goal], measurements: Sequence[Measurement]) -> Iterat
     for goal in goals:
         found = ratio(goal, measurements)
         wanted = f"{'≥' if goal.at_least else '≤'} {goal.wanted:g}"
-        against = f"{goal.title} ({goal.ours})" if goal.ours else goal.title
         if found is None:
-            yield _line(goal.workload, against, "-", "not measured", wanted, "-")
+            yield _line(goal.workload, goal.against, "-", "not measured", wanted, "-")
             continue
         value, case = found
         reached = "yes" if goal.is_reached(value) else "no"
-        yield _line(goal.workload, against, ", ".join(case), f"{value:.2f}", wanted, reached)
+        yield _line(goal.workload, goal.against, ", ".join(case), f"{value:.2f}", wanted, reached)
 
 
 def _remarks(rows: Sequence[Measurement]) -> str:
     """Say what went wrong, and that nothing did where everything could be counted."""
     remarks = sorted({_shortened(row.error) for row in rows if row.error})
     results = [row.result for row in rows if row.result]
-    for name in ("lost", "duplicates", "left"):
+    for name in ("lost", "duplicates", "disorder", "left"):
         numbers = [result[name] for result in results if result.get(name)]
         remarks += [f"{name}: {', '.join(map(str, numbers))}"] if numbers else []
     if any(result.get("capped") for result in results):
@@ -165,10 +166,38 @@ CLEAN: tuple[Column, ...] = (
     ("µs a row", _microseconds("rate")),
     ("MiB", _number("mib")),
 )
+DRAIN: tuple[Column, ...] = (
+    ("jobs", _number("jobs")),
+    ("bodies start, per second", _rate("rate")),
+    ("finished, per second", _rate("durable_rate")),
+    ("workers' CPU, µs a job", _number("cpu_us")),
+)
+ENQUEUE: tuple[Column, ...] = (
+    ("jobs", _number("jobs")),
+    ("many, per second", _rate("rate")),
+    ("one p50 / p95, ms", _pair("one")),
+    ("kicks", _number("kicks")),
+)
+LATENCY: tuple[Column, ...] = (
+    ("jobs", _number("jobs")),
+    ("until the body starts p50 / p95, ms", _pair("wait")),
+)
+BACKLOG: tuple[Column, ...] = (
+    ("waiting", _number("waiting")),
+    ("bodies start, per second", _rate("rate")),
+    ("workers' CPU, µs a job", _number("cpu_us")),
+)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "outbox-relay-redis": RELAY,
     "outbox-relay-rabbitmq": RELAY,
     "outbox-send": SEND,
     "outbox-growth": GROWTH,
     "outbox-clean": CLEAN,
+    "queue-independent-redis": DRAIN,
+    "queue-independent-rabbitmq": DRAIN,
+    "queue-lanes": DRAIN,
+    "queue-one-lane": DRAIN,
+    "queue-enqueue": ENQUEUE,
+    "queue-latency": LATENCY,
+    "queue-backlog": BACKLOG,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import growth, relay, send
+from . import backlog, drains, enqueueing, growth, latency, relay, send
 from .bench import Bench
 from .cases import Case
 
@@ -41,4 +41,25 @@ WORKLOADS = {
         "Relay beside many other rows", growth.relay_cases, brokers=("redis",), is_default=False
     ),
     "outbox-clean": Workload("Cleaning", growth.clean_cases, is_default=False),
+    "queue-independent-redis": Workload(
+        "Independent jobs, kicks by Redis",
+        lambda bench: drains.independent_cases(bench, "redis"),
+        brokers=("redis",),
+    ),
+    "queue-independent-rabbitmq": Workload(
+        "Independent jobs, kicks by RabbitMQ",
+        lambda bench: drains.independent_cases(bench, "rabbitmq"),
+        brokers=("rabbitmq",),
+    ),
+    "queue-lanes": Workload("Jobs of a hundred lanes", drains.lanes_cases, brokers=("redis",)),
+    "queue-one-lane": Workload("Jobs of one lane", drains.one_lane_cases, brokers=("redis",)),
+    "queue-enqueue": Workload(
+        "What enqueuing costs", enqueueing.cases, partly=("redis", "rabbitmq")
+    ),
+    "queue-latency": Workload(
+        "From enqueuing to the start of the body", latency.cases, partly=("redis", "rabbitmq")
+    ),
+    "queue-backlog": Workload(
+        "Jobs among many that wait", backlog.cases, brokers=("redis",), is_default=False
+    ),
 }

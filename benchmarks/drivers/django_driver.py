@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 from .protocol import Driver
+from .statistics import percentiles
 
 WARM_UP = 50
 TEN = 10
@@ -79,11 +79,6 @@ class DjangoDriver(Driver):
             f"added_{p}": result[f"with_{p}"] - result[f"without_{p}"] for p in ("p50", "p95")
         }
         return {"sent": WARM_UP + sends, "calls": self.calls(), **result}
-
-
-def percentiles(milliseconds: list[float]) -> list[tuple[str, float]]:
-    cuts = statistics.quantiles(milliseconds, n=20, method="inclusive")
-    return [("p50", statistics.median(milliseconds)), ("p95", cuts[-1])]
 
 
 def _transaction(number: int, send: Send | None) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -11,6 +12,8 @@ DATABASE_VARIABLE = "BENCHMARKS_DATABASE"
 BROKER_VARIABLE = "BENCHMARKS_BROKER"
 QUEUE_VARIABLE = "BENCHMARKS_QUEUE"
 CONFIG_VARIABLE = "BENCHMARKS_JAIMINHO_CONFIG"
+OPTIONS_VARIABLE = "BENCHMARKS_DATABASE_OPTIONS"
+LEDGER_VARIABLE = "BENCHMARKS_LEDGER"
 
 TASK = "benchmarks.nothing"
 
@@ -30,6 +33,16 @@ def celery_settings() -> dict[str, Any]:
         "task_default_queue": queue,
         "task_ignore_result": True,
         "task_routes": {"jaiminho_celery.*": {"queue": f"{queue}-kicks"}},
+    }
+
+
+def worker_settings() -> dict[str, Any]:
+    """Return the configuration of a Celery app whose workers are measured."""
+    return {
+        **celery_settings(),
+        "broker_connection_retry_on_startup": True,
+        "worker_enable_remote_control": False,
+        "worker_hijack_root_logger": False,
     }
 
 
@@ -61,4 +74,5 @@ def _database(conninfo: str) -> dict[str, Any]:
         "HOST": parts.get("host", ""),
         "PORT": parts.get("port", ""),
         "CONN_MAX_AGE": 600,
+        "OPTIONS": json.loads(os.environ.get(OPTIONS_VARIABLE, "{}")),
     }

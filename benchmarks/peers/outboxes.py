@@ -1,60 +1,14 @@
-"""Who is measured: each peer's environment, driver and relay. README.md tells how to add one."""
+"""The outboxes, and the yardsticks beside them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from .kinds import MANAGE, Peer, Relay
 
-MANAGE = ("-m", "django")
 PUBLISH = ("-m", "benchmarks.drivers.kombu_producer", "publish")
-
-
-@dataclass(frozen=True)
-class Relay:
-    """One way to start what empties a peer's outbox, and how it is called in the tables.
-
-    MESSAGES in the command stands for the number of them.
-    """
-
-    label: str
-    command: tuple[str, ...]
-    brokers: tuple[str, ...] = ("redis", "rabbitmq")
-    processes: int = 1
-    """So many of them side by side, which must not end by themselves."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A library, or a yardstick.
-
-    `driver` is the module that speaks the protocol, `requirements` the pinned environment (None:
-    the project's own), `unsettled` counts the rows that still wait. A slow peer is given a
-    `share` of the messages, so that a run stays short: its rate does not depend on it.
-    """
-
-    name: str
-    driver: str
-    requirements: str | None = None
-    settings: str | None = None
-    unsettled: str | None = None
-    relays: tuple[Relay, ...] = ()
-    share: float = 1.0
-    leaves_leases: bool = False
-    """Whether `fill` leaves rows that their writer still holds, so that `make_due` follows."""
-
-    sends: dict[str, str] = field(default_factory=dict)
-    """Kinds of sends for `outbox-send`, and how each is called in the tables."""
-
-    sends_to_broker: frozenset[str] = frozenset()
-    """The kinds that touch the broker, and therefore are measured with each."""
-
-    @property
-    def is_outbox(self) -> bool:
-        return self.unsettled is not None
-
 
 OURS = "jaiminho_celery"
 
-PEERS = (
+OUTBOX_PEERS = (
     Peer(
         OURS,
         "benchmarks.drivers.library",
@@ -136,7 +90,3 @@ PEERS = (
         sends_to_broker=frozenset({"message"}),
     ),
 )
-
-
-def named(name: str) -> Peer:
-    return next(peer for peer in PEERS if peer.name == name)

@@ -1,0 +1,1 @@
+"""parviraptor: the queues that ours are the successors of. Its bulk API is Django's."""

@@ -1,0 +1,1 @@
+"""procrastinate: jobs in PostgreSQL, run by an asynchronous worker; a lock keeps an order."""
