@@ -346,13 +346,6 @@ MUTATIONS = [
         REASONS,
     ),
     Mutation(
-        "why-knows-policies",
-        "parviraptor_celery/reasons.py",
-        "if job.held_by is not None and job.FAILURE_POLICY is not FailurePolicy.GO_ON:",
-        "if job.held_by is not None:",
-        REASONS,
-    ),
-    Mutation(
         "resume-wakes",
         "parviraptor_celery/pauses.py",
         "transaction.on_commit(lambda: _wake(queue, alias, lane), using=alias, robust=True)",
@@ -647,7 +640,7 @@ MUTATIONS = [
         "parviraptor_celery/broker.py",
         "if timed_out or not was_connected:",
         "if True:",
-        BATCHES,
+        "tests/integration/test_black_hole.py",
     ),
     Mutation(
         "breaker",
