@@ -1,0 +1,1 @@
+"""The rig that tries to break what docs/guarantees.md promises."""
