@@ -7,13 +7,12 @@ own: it can't meet another node on this machine. What is durable survives a rest
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import lasting_port
 from tests.supervision import embedded, processes
 
 # Debian's command on the PATH changes the user, and then refuses to read our files.
@@ -22,8 +21,6 @@ READY_LOG_LINE = "Server startup complete"
 READY_SECONDS = 60.0
 PORT_TRIES = 5
 PORT_TAKEN = ("eaddrinuse", "in use")
-# Below the ports that systems give to outgoing connections: free again when the node comes back.
-LASTING_PORTS = range(20_000, 32_000)
 
 CONFIGURATION = """
 listeners.tcp.1 = 127.0.0.1:{port}
@@ -135,18 +132,6 @@ def start_node(supervisor: processes.Supervisor, directory: Path) -> Node:
         else:
             return node
     raise AssertionError("the last try either returns or raises")
-
-
-def lasting_port() -> int:
-    """Return a port of 127.0.0.1 that no outgoing connection takes while its server is away."""
-    for port in random.SystemRandom().sample(LASTING_PORTS, k=100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise processes.ProcessFailed(f"there is no free port in {LASTING_PORTS}")
 
 
 def _search_path() -> str:
