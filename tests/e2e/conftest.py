@@ -109,10 +109,11 @@ def workers(
     supervisor: processes.Supervisor,
     tmp_path: Path,
     celery_worker_cluster_config: dict[str, Any],
+    celery_setup_app: OutboxCelery,
     queue_name: str,
     aliases: list[str],
 ) -> Iterator[Workers]:
-    """Starts workers of our code, as a test wants them."""
+    """Starts workers of our code, as a test wants them; kicks of the test reach them."""
     workers = Workers(supervisor, tmp_path, celery_worker_cluster_config, queue_name, aliases)
     yield workers
     workers.stop_all()
@@ -179,9 +180,6 @@ class OutboxSetup(CeleryTestSetup):
         app.config_from_object(celery_setup_config)
         return app
 
-    def teardown(self) -> None:
-        self.app.close()
-
 
 @pytest.fixture
 def celery_setup_cls() -> type[OutboxSetup]:
@@ -190,7 +188,8 @@ def celery_setup_cls() -> type[OutboxSetup]:
 
 @pytest.fixture
 def celery_setup_name(queue_name: str) -> str:
-    return f"tests-of-{queue_name}"
+    """The application is named like its queue, here and in the workers."""
+    return queue_name
 
 
 @pytest.fixture
@@ -204,10 +203,16 @@ def celery_setup_config(
     return {**config, "task_default_queue": queue_name}
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """Forget the application that a setup made the current one, and that its broker was away."""
+@pytest.fixture
+def celery_setup_app(
+    celery_setup_cls: type[CeleryTestSetup],
+    celery_setup_config: dict[str, Any],
+    celery_setup_name: str,
+) -> Iterator[OutboxCelery]:
+    """The current application during a test. It forgets that its broker was away."""
     before = _tls.current_app
-    yield
+    app = celery_setup_cls.create_setup_app(celery_setup_config, celery_setup_name)
+    yield app
+    app.close()
     _tls.current_app = before
     close_breaker()

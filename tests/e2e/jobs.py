@@ -1,4 +1,4 @@
-"""What end-to-end tests do with jobs from outside: insert them, hold their bodies, look at them."""
+"""What end-to-end tests do with jobs from outside: enqueue, hold and read them."""
 
 from __future__ import annotations
 
@@ -60,9 +60,12 @@ class Hold:
         return found
 
 
-def insert(queue: Any, count: int = 1, **fields: Any) -> list[Any]:
-    """Insert jobs; nobody is kicked, the worker's own sweep finds them."""
-    return list(queue.rows("postgresql").bulk_create([queue(**fields) for _ in range(count)]))
+def enqueue(queue: Any, count: int = 1, **fields: Any) -> list[Any]:
+    """Enqueue jobs; their kicks go to the broker of the test's setup."""
+    jobs: list[Any] = queue.enqueue_many(
+        [queue(**fields) for _ in range(count)], using="postgresql"
+    )
+    return jobs
 
 
 def notes(*words: str, using: str = "postgresql") -> list[str]:

@@ -6,11 +6,15 @@ application. Children, workers and the broker are killed and come back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from django.db import transaction
-from pytest_celery import CeleryTestSetup
+from pytest_celery import CeleryTestSetup, CeleryWorkerCluster
 
 from jaiminho_celery.models import Event
+from parviraptor_celery.models import Tick
 from tests import servers
 from tests.e2e.jobs import Hold, cost, let_leases_run_out, notes, status
 from tests.e2e.nodes import SECONDS, DjangoWorker, Workers
@@ -20,6 +24,7 @@ from tests.testapp.outbox import in_order
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
 SECRET = "a word that no log may show"
 NO_SWEEPS = {"DISPATCH_INTERVAL_SECONDS": 600}
+RELAY_OFTEN = {"RELAY_INTERVAL_SECONDS": 1}
 NO_RELAY = {"RELAY_INTERVAL_SECONDS": 600}
 LONG_LEASE = {"LEASE_SECONDS": 600}
 
@@ -35,14 +40,9 @@ class TestWhatIsCommitted:
 
     @pytest.fixture
     def celery_worker(self, workers: Workers) -> DjangoWorker:
-        """Once the sweeps that every worker begins with are over, the next ones are far away."""
-        worker = workers.start(
+        return workers.start(
             settings={"PARVIRAPTOR_CONFIG": NO_SWEEPS, "JAIMINHO_CONFIG": NO_RELAY}
         )
-        for first_sweep in ("parviraptor_celery.dispatch_jobs", "jaiminho_celery.relay_events"):
-            worker.wait_for_log(f"Task {first_sweep}")
-        worker.wait_until(lambda: worker.logs().count(" succeeded in ") >= 2, "the first sweeps")
-        return worker
 
     def test_it_arrives_at_once_and_what_is_rolled_back_never(
         self, celery_setup: CeleryTestSetup, aliases: list[str]
@@ -65,6 +65,16 @@ class TestWhatIsCommitted:
             assert cost(job) == ("PROCESSED", 1, 0, 0)
         worker.assert_log_exists("Task e2e.note")
         worker.assert_log_does_not_exist(SECRET, timeout=0)
+
+
+def test_a_job_that_nobody_kicked_is_found_by_a_worker_alone(
+    celery_setup: CeleryTestSetup, alias: str
+) -> None:
+    (job,) = FifoJob.rows(alias).bulk_create([FifoJob()])
+    celery_setup.worker.wait_until(lambda: status(job) == "PROCESSED", "the worker's own sweep")
+    ticks = set(Tick.objects.using(alias).values_list("name", flat=True))
+    assert {"dispatch", "dispatch:worker"} <= ticks
+    assert "dispatch:beat" not in ticks
 
 
 def test_events_that_keep_their_order_are_relayed_by_the_worker(
@@ -112,8 +122,9 @@ class TestKills:
 
 class TestBroker:
     @pytest.fixture
-    def celery_worker(self, workers: Workers) -> DjangoWorker:
-        return workers.start(settings={"JAIMINHO_CONFIG": {"RELAY_INTERVAL_SECONDS": 1}})
+    def celery_worker(self, workers: Workers, settings: Any) -> DjangoWorker:
+        settings.JAIMINHO_CONFIG = RELAY_OFTEN
+        return workers.start(settings={"JAIMINHO_CONFIG": RELAY_OFTEN})
 
     def test_nothing_is_lost_while_the_broker_is_gone(
         self, celery_setup: CeleryTestSetup, alias: str, hold: Hold
@@ -141,7 +152,7 @@ class TestBroker:
 
 class TestCluster:
     @pytest.fixture
-    def celery_worker_cluster(self, workers: Workers):  # type: ignore[no-untyped-def]
+    def celery_worker_cluster(self, workers: Workers) -> Iterator[CeleryWorkerCluster]:
         cluster = workers.cluster(2, settings={"PARVIRAPTOR_CONFIG": {"KICK_JOBS": 1}})
         yield cluster
         cluster.teardown()

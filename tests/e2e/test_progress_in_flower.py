@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestSetup, RedisTestBroker
 
-from tests.e2e.jobs import Hold, insert, row, status
+from tests.e2e.jobs import Hold, enqueue, row, status
 from tests.e2e.nodes import SECONDS, DjangoWorker, Workers
 from tests.testapp.models import FifoJob
 
@@ -38,7 +38,7 @@ def test_flower_shows_how_far_a_job_has_come_and_then_its_end(
 ) -> None:
     hold.take()
     worker, flower = celery_setup.worker, workers.start_flower()
-    (job,) = insert(FifoJob, script="show progress")
+    (job,) = enqueue(FifoJob, script="show progress")
 
     def shown() -> bool:
         text = f"testapp.FifoJob {job.pk}: 30 of 100 (30 %), reading"

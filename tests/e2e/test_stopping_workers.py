@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestSetup, RedisTestBroker
 
-from tests.e2e.jobs import Hold, cost, insert, let_leases_run_out, notes, row, status
+from tests.e2e.jobs import Hold, cost, enqueue, let_leases_run_out, notes, row, status
 from tests.e2e.nodes import SECONDS, DjangoWorker, Workers
 from tests.testapp.models import AtomicJob, FifoJob, FreeJob
 
@@ -46,7 +46,7 @@ def begun(worker: DjangoWorker, job: Any, times: int = 1) -> None:
 def test_a_job_that_hands_itself_back_is_finished_by_the_next_worker_at_no_cost(
     workers: Workers, hold: Hold, pool: str
 ) -> None:
-    (job,) = insert(FifoJob)
+    (job,) = enqueue(FifoJob)
     hold.take()
     first, second = workers.start(f"--pool={pool}"), workers.stand_by()
     begun(first, job)
@@ -68,7 +68,7 @@ def test_a_job_that_takes_no_notice_is_finished_and_its_lane_goes_on_elsewhere(
     workers: Workers,
     hold: Hold,
 ) -> None:
-    job, successor = insert(FifoJob, 2, script=NO_NOTICE)
+    job, successor = enqueue(FifoJob, 2, script=NO_NOTICE)
     hold.take()
     first, second = workers.start(), workers.stand_by()
     begun(first, job)
@@ -86,7 +86,7 @@ def test_a_job_that_takes_no_notice_is_finished_and_its_lane_goes_on_elsewhere(
 def test_jobs_of_a_batch_that_have_not_begun_are_put_back_at_no_cost(
     workers: Workers, hold: Hold
 ) -> None:
-    jobs = insert(FreeJob, 4, script=NO_NOTICE)
+    jobs = enqueue(FreeJob, 4, script=NO_NOTICE)
     hold.take()
     first, second = workers.start(), workers.stand_by()
     begun(first, jobs[0])
@@ -105,7 +105,7 @@ def test_a_job_of_an_atomic_queue_is_handed_back_and_its_first_body_undone(
     workers: Workers,
     hold: Hold,
 ) -> None:
-    (job,) = insert(AtomicJob, script="write")
+    (job,) = enqueue(AtomicJob, script="write")
     hold.take()
     first, second = workers.start(), workers.stand_by()
     first.wait_until(lambda: status(job) == "PROCESSING", "the claim")
@@ -123,7 +123,7 @@ def test_a_job_of_an_atomic_queue_is_handed_back_and_its_first_body_undone(
 def test_a_soft_shutdown_tells_the_job_at_once_and_cuts_it_off_at_the_end(
     workers: Workers, hold: Hold
 ) -> None:
-    (job,) = insert(FifoJob)
+    (job,) = enqueue(FifoJob)
     hold.take()
     first, second = workers.start(settings=soft_shutdown(4), **SOFT), workers.stand_by()
     begun(first, job)
@@ -141,7 +141,7 @@ def test_a_soft_shutdown_tells_the_job_at_once_and_cuts_it_off_at_the_end(
 
 
 def test_a_job_that_ends_within_the_soft_shutdown_is_recorded(workers: Workers, hold: Hold) -> None:
-    (job,) = insert(FifoJob, script=NO_NOTICE)
+    (job,) = enqueue(FifoJob, script=NO_NOTICE)
     hold.take()
     first = workers.start(settings=soft_shutdown(4), **SOFT)
     begun(first, job)
@@ -157,7 +157,7 @@ def test_a_job_that_ends_within_the_soft_shutdown_is_recorded(workers: Workers, 
 def test_a_job_that_is_cut_off_by_a_cold_shutdown_waits_for_its_lease_and_counts_a_death(
     workers: Workers, hold: Hold, soft: float
 ) -> None:
-    (job,) = insert(FifoJob, script=NO_NOTICE)
+    (job,) = enqueue(FifoJob, script=NO_NOTICE)
     hold.take()
     first, second = workers.start(settings=soft_shutdown(soft)), workers.stand_by()
     begun(first, job)
@@ -175,7 +175,7 @@ def test_a_job_that_is_cut_off_by_a_cold_shutdown_waits_for_its_lease_and_counts
 def test_a_killed_worker_costs_a_death_and_the_third_fails_the_job(
     workers: Workers, hold: Hold, victim: str
 ) -> None:
-    job, waiting = insert(FreeJob, 2)
+    job, waiting = enqueue(FreeJob, 2)
     hold.take()
     worker = workers.start(settings=LONG_LEASE)
     for death in range(1, 4):
@@ -208,7 +208,7 @@ def test_a_child_that_is_replaced_after_so_many_tasks_is_not_told_to_stop(
     worker.wait_until(lambda: not first.is_running(), "its replacement, after three tasks")
 
     hold.take()
-    (job,) = insert(FifoJob)
+    (job,) = enqueue(FifoJob)
     begun(worker, job)
     assert notes("told") == []
     worker.kill("SIGTERM")
@@ -221,7 +221,7 @@ def test_a_child_that_is_replaced_after_so_many_tasks_is_not_told_to_stop(
 def test_a_worker_that_ends_without_celerys_signal_tells_its_jobs_too(
     workers: Workers, hold: Hold, celery_setup: CeleryTestSetup, way: str
 ) -> None:
-    (job,) = insert(FifoJob)
+    (job,) = enqueue(FifoJob)
     hold.take()
     worker = workers.start()
     begun(worker, job)

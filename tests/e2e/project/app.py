@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, current_task
+from celery import current_task
 from celery.signals import worker_init
 
+from jaiminho_celery.app import OutboxCelery
 from tests.e2e.project import LOCK
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.e2e.project.settings")
 
-app = Celery("e2e")
+# Named like the test's, for which it publishes what waits in the outbox.
+app = OutboxCelery(os.environ["E2E_QUEUE"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
