@@ -957,6 +957,28 @@ MUTATIONS = [
         "return eta",
         PARKING,
     ),
+    # Seen by real workers only.
+    Mutation(
+        "worker-asks-for-sweeps",
+        "parviraptor_celery/worker.py",
+        "worker.timer.call_repeatedly(interval, broker.kick, args=(task,), kwargs=kwargs)",
+        "return",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "sweep-rescues-the-jobs-of-the-dead",
+        "parviraptor_celery/sweep.py",
+        "    rescue(queue, using)\n    if queue",
+        "    if queue",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "e2e-asks-the-engine",
+        "tests/e2e/engine.py",
+        "return DOCKER if _engine_answers(client) else PROCESSES",
+        "return PROCESSES",
+        "tests/unit/test_e2e_engine.py",
+    ),
 ]
 
 
