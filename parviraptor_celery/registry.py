@@ -38,7 +38,7 @@ def get_queue(label: object) -> type[AbstractJob]:
     Raises:
         UnknownQueue: no such queue in this process.
     """
-    wanted = str(label).lower()
+    wanted = label.lower() if isinstance(label, str) else None
     queues = all_queues()
     for queue in queues:
         if queue._meta.label_lower == wanted:

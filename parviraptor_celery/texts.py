@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
 import traceback
+
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 120
 
 
 def describe(error: BaseException, *, with_type: bool = False) -> str:
@@ -26,6 +31,11 @@ def describe_with_traceback(error: BaseException) -> str:
         return storable("".join(traceback.format_exception(error)))
     except Exception:
         return describe(error, with_type=True)
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as a message may quote it: short, on one line, and nothing to obey in it."""
+    return _shortened.repr(value)
 
 
 def storable(text: str) -> str:
