@@ -151,6 +151,8 @@ def outcome_of(error: Exception | None) -> Outcome:
         return Unknown(str(error))
     if isinstance(error, NotNow):
         return Postponed(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    if isinstance(error, UnreadableEvent):  # as the function found that reads the rest of it
+        return Dead(describe(error), error)
     if isinstance(error, settings.non_retryable()):
         return Dead(describe(error, with_type=True), error)
     return Failed(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 import traceback
 
-
 _shortened = reprlib.Repr()
 _shortened.maxstring = _shortened.maxother = 120
 

@@ -53,9 +53,11 @@ class Found(HTMLParser):
         code = [
             f"{name}={value}"
             for tag, name, value in self.attributes
-            if name.startswith("on") and "canary" in value
-            or name in ("href", "src", "action", "formaction")
-            and value.strip().lower().startswith(("javascript:", "data:", "//"))
+            if (name.startswith("on") and "canary" in value)
+            or (
+                name in ("href", "src", "action", "formaction")
+                and value.strip().lower().startswith(("javascript:", "data:", "//"))
+            )
         ]
         return [*tags, *names, *code]
 
