@@ -199,8 +199,8 @@ class _Encoder:
         except Exception as error:  # whatever a user's encoder raises
             raise NotSerializable(
                 f"{_place(path)}: a value of type {type(value).__qualname__} can't be written as "
-                "JSON. Pass plain data (an id instead of a model, for example), or give the decorator "
-                "an encoder= whose default() converts it."
+                "JSON. Pass plain data (an id instead of a model, for example), or give the "
+                "decorator an encoder= whose default() converts it."
             ) from error
 
 
