@@ -37,7 +37,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "exchange": str,
     "routing_key": str,
     "headers": dict,
-    "expiration": (datetime, NoneType),
     "declare": list,
     "properties": dict,
 }

@@ -104,6 +104,6 @@ def contents(using: str = "default", *labels: str) -> dict[str, list[Any]]:
     for model in models:
         table = connections[using].ops.quote_name(model._meta.db_table)
         with connections[using].cursor() as cursor:
-            cursor.execute(f"SELECT * FROM {table} ORDER BY id")
+            cursor.execute(f"SELECT * FROM {table} ORDER BY 1")
             rows[model._meta.label] = list(cursor.fetchall())
     return rows

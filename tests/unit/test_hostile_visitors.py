@@ -7,12 +7,14 @@ a line in the tables below fails.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client, RequestFactory
 from django.urls import get_resolver
 from django.urls.resolvers import URLResolver
@@ -181,9 +183,10 @@ def test_who_may_send_what_to_which_view(visitor: tuple[str, Client], rows: dict
     for view in VIEWS:
         end = view.split("/", 3)[-1] if view.startswith("admin/") else ""
         data = POSTS.get(end, {"post": "yes", **POSTS["add/"]})
-        before = contents()
-        answer = client.post(url_of(view, rows), data)
-        is_written = contents() != before
+        with undone():
+            before = contents()
+            answer = client.post(url_of(view, rows), data)
+            is_written = contents() != before
         assert is_written == may_write(who, view, end), f"{view}: {answer.status_code}"
         if not is_written:
             assert answer.status_code in (200, 302, 403, 405), view
@@ -197,14 +200,21 @@ def may_write(who: str, view: str, end: str) -> bool:
     return who == "superuser"
 
 
-@pytest.mark.parametrize(
-    ("model", "action"), [(model, action) for model in OURS for action in ACTIONS[model]]
-)
-def test_who_may_do_which_action(
-    visitor: tuple[str, Client], rows: dict[Any, int], model: Any, action: str
-) -> None:
+def test_who_may_do_which_action(visitor: tuple[str, Client], rows: dict[Any, int]) -> None:
     who, client = visitor
-    assert (act(client, model, action) > 0) == (who in ABOVE[ACTIONS[model][action]])
+    for model in OURS:
+        for action, least in ACTIONS[model].items():
+            with undone():
+                changed = act(client, model, action)
+            assert (changed > 0) == (who in ABOVE[least]), f"{model._meta.label}: {action}"
+
+
+@contextmanager
+def undone() -> Iterator[None]:
+    """Take back what the block writes."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
 
 
 def act(client: Client, model: Any, action: str, **more: str) -> int:
@@ -226,7 +236,7 @@ def test_nothing_is_done_without_the_token_against_forgery(rows: dict[Any, int])
             continue
         end = view.split("/", 3)[-1]
         answer = client.post(url_of(view, rows), POSTS.get(end, {}))
-        assert answer.status_code == (302 if end == "<path:object_id>/" else 403), view
+        assert answer.status_code == 403, view
     for model, actions in ACTIONS.items():
         for action in actions:
             assert act(client, model, action) == 0
@@ -244,23 +254,20 @@ def test_other_methods_write_nothing(rows: dict[Any, int], method: str) -> None:
     assert contents() == before
 
 
-@pytest.mark.parametrize("view", MONITORING)
-def test_monitoring_takes_no_post_and_head_has_no_body(rows: dict[Any, int], view: str) -> None:
-    client = client_of("superuser", enforce_csrf_checks=True)
-    assert client.post(f"/{view}").status_code in (403, 405)
-    assert client_of("anonymous").post(f"/{view}").status_code == 405
-    assert client.head(f"/{view}").content == b""
+def test_monitoring_takes_no_post_and_tells_a_head_nothing() -> None:
+    client = client_of("anonymous")
+    for view in MONITORING:
+        assert client.post(f"/{view}").status_code == 405
+        assert client.head(f"/{view}").content == b""
 
 
-@pytest.mark.parametrize("view", MONITORING)
 def test_monitoring_is_for_staff_alone_where_it_is_closed(
-    visitor: tuple[str, Client], rows: dict[Any, int], settings: Any, view: str
+    visitor: tuple[str, Client], settings: Any
 ) -> None:
     who, client = visitor
     settings.PARVIRAPTOR_CONFIG = {"MONITORING_IS_OPEN": False}
-    answer = client.get(f"/{view}")
-    assert (answer.status_code != 403) == (who in ABOVE["staff"])
-    assert "no-store" in answer["Cache-Control"]
+    for view in MONITORING:
+        assert (client.get(f"/{view}").status_code != 403) == (who in ABOVE["staff"]), view
 
 
 def test_monitoring_is_closed_to_all_where_nobody_is_told_apart(settings: Any) -> None:
