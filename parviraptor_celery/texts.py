@@ -37,6 +37,14 @@ def shown(value: object) -> str:
     return _shortened.repr(value)
 
 
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with nothing in it that a terminal would obey."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
+
+
 def storable(text: str) -> str:
     """Return ``text`` with what PostgreSQL or UTF-8 refuse written as escapes."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -12,6 +12,7 @@ from django.utils import timezone
 from jaiminho_celery import dead_letters
 from jaiminho_celery.dead_letters import Line, Report
 from jaiminho_celery.exceptions import BadSelection, UnknownAlias
+from parviraptor_celery.texts import printable
 
 VERBS = {
     "replay": dead_letters.replay,
@@ -154,19 +155,11 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         str(line.count),
         f"{oldest:%Y-%m-%d %H:%M}",
-        line.fingerprint or "-",
+        printable(line.fingerprint) or "-",
         line.using,
-        _printable(line.stream) or "-",
-        _printable(line.name),
-        _printable(line.reason),
-    )
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` on one line, with nothing in it that a terminal would obey."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
+        printable(line.stream) or "-",
+        printable(line.name),
+        printable(line.reason),
     )
 
 
