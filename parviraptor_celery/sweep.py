@@ -24,6 +24,9 @@ ASKERS = ("beat", "worker")
 FOREGROUND = "process_queue"
 """Asks for no sweep, but rescues its own queue."""
 
+MOST_DEATHS = 2**15 - 1
+"""The largest number of the column."""
+
 WORKER_DIED = "the worker died {} times while it ran this job"
 
 
@@ -61,7 +64,7 @@ def rescue(queue: type[AbstractJob], using: str) -> int:
 
 def give_back(job: AbstractJob) -> bool:
     """Return an expired job to its queue, or fail it when it has killed too many workers."""
-    deaths = job.worker_deaths + (job.begun_at is not None)
+    deaths = min(job.worker_deaths + (job.begun_at is not None), MOST_DEATHS)
     if deaths < settings.MAX_WORKER_DEATHS:
         return job.put_back(worker_deaths=deaths)
     reason = WORKER_DIED.format(deaths)
