@@ -114,6 +114,15 @@ def is_transient(error: OperationalError | InterfaceError) -> bool:
     return any(words in str(error) for words in TRANSIENT_WORDS)
 
 
+def tells_no_value(error: Exception) -> bool:
+    """Return whether the message of ``error`` is about the server or its tables.
+
+    Of others PostgreSQL tells the whole row that it refused, and a field the value it can't read:
+    those messages must not be logged.
+    """
+    return isinstance(error, OperationalError | InterfaceError | ProgrammingError)
+
+
 def is_refusal(error: Exception) -> bool:
     """Return whether ``error`` is about a value, which no other row need have."""
     if isinstance(error, OperationalError):

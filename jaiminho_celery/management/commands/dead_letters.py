@@ -12,6 +12,7 @@ from django.utils import timezone
 from jaiminho_celery import dead_letters
 from jaiminho_celery.dead_letters import Line, Report
 from jaiminho_celery.exceptions import BadSelection, UnknownAlias
+from parviraptor_celery.admin_tools import id_in
 from parviraptor_celery.texts import printable
 
 VERBS = {
@@ -121,8 +122,10 @@ class Command(BaseCommand):
 
 
 def _identity(text: str) -> int | UUID:
+    if (pk := id_in(text)) is not None:
+        return pk
     try:
-        return int(text) if text.isdecimal() else UUID(text)
+        return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither an id nor a UUID") from None
 
