@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.utils import timezone
-
 from . import consumers, pauses
 from .states import FailurePolicy, JobStatus
-from .texts import printable
+from .texts import in_local_zone, printable
 
 if TYPE_CHECKING:
     pass
@@ -236,8 +234,7 @@ def _of_workers(job: Any) -> Reason | None:
 def _moment(moment: datetime | None) -> str:
     if moment is None:
         return "no time"
-    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
-    return local.strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
+    return in_local_zone(moment).strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
 
 
 def _short(text: str) -> str:

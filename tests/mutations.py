@@ -1048,7 +1048,7 @@ MUTATIONS = [
         "jaiminho_celery/signing.py",
         "        event.strategy,\n",
         "",
-        HOSTILE_ROWS,
+        "tests/unit/test_hostile_signatures.py",
     ),
     Mutation(
         "digits-in-a-search",

@@ -27,6 +27,17 @@ if WIDE:
     TEXTS += [" ", "x", "\U0001f600", "%", "'; --", "0" * 32, "F" * 32, "x" * 99]
 
 
+SIGNED = {"uuid", "stream", "key", "strategy", "name", "version", "body", "signature"}
+"""What decides about what a row does."""
+
+FREE = {
+    *("id", "status", "created_at", "modified_at", "sent_at", "run_after", "error_count"),
+    *("error_message", "fingerprint", "lane", "running_lane", "attempt", "lease_until"),
+    "leased_by",
+}
+"""What decides about when and whether it does it, and what became of it."""
+
+
 @dataclass(frozen=True)
 class Tampering:
     """A column, and what was written into it."""

@@ -18,13 +18,11 @@ from django.utils import timezone
 
 from jaiminho_celery import cleanup as event_cleanup
 from jaiminho_celery import sweep as relay_sweep
-from jaiminho_celery.exceptions import BadEventSignature
 from jaiminho_celery.models import Event
-from jaiminho_celery.signing import sign, verify
 from parviraptor_celery import broker, cleanup, dispatch, monitoring, sweep
 from parviraptor_celery.drains import Budget
 from tests.faults.canaries import CONTROLS, listening
-from tests.faults.tampering import WIDE, Tampering, tampered
+from tests.faults.tampering import SIGNED, WIDE, Tampering, tampered
 from tests.testapp import outbox as functions
 from tests.testapp.models import FreeJob, LaneJob
 
@@ -36,41 +34,6 @@ def _alone(monkeypatch: pytest.MonkeyPatch, one_database: str) -> None:
     """These tests are the workers themselves, and know one database."""
     monkeypatch.setattr(broker, "kick", lambda *_, **__: True)
     functions.forget()
-
-
-SIGNED = {"uuid", "stream", "key", "strategy", "name", "version", "body", "signature"}
-"""What decides about what a row does."""
-
-FREE = {
-    *("id", "status", "created_at", "modified_at", "sent_at", "run_after", "error_count"),
-    *("error_message", "fingerprint", "lane", "running_lane", "attempt", "lease_until"),
-    "leased_by",
-}
-"""What decides about when and whether it does it, and what became of it."""
-
-
-def test_every_column_of_an_event_is_signed_or_known_to_be_free() -> None:
-    columns = {field.name for field in Event._meta.concrete_fields}
-    assert columns == SIGNED | FREE
-    assert not SIGNED & FREE
-
-
-@pytest.mark.parametrize("name", sorted(SIGNED - {"signature"}))
-def test_a_row_takes_the_value_of_no_other_row(name: str) -> None:
-    """Copying a column from a row that was signed as well is a change like others."""
-    alike: dict[str, Any] = {"strategy": "keep-order", "name": "n", "version": 1, "body": "b"}
-    one, other = (
-        Event(**alike, stream="s", key="k"),
-        Event(strategy="publish-on-commit", name="m", version=2, body="c", stream="t", key="l"),
-    )
-    one.signature, other.signature = sign(one), sign(other)
-    verify(one)
-    setattr(one, name, getattr(other, name))
-    with pytest.raises(BadEventSignature):
-        verify(one)
-    one.signature = other.signature
-    with pytest.raises(BadEventSignature):
-        verify(one)
 
 
 class TestEvents:

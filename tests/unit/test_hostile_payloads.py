@@ -25,6 +25,7 @@ from tests.faults.canaries import PAYLOAD, listening
 from tests.unit.events import let_be_due, only, relay, statuses
 
 LIMIT = 10_000
+MOST_VISITS = serialization.MOST_OF_A_KEY * serialization.SURELY_TOO_LARGE + 1
 
 
 def nested(levels: int, make: Callable[[Any], Any] = lambda inner: [inner]) -> Any:
@@ -73,6 +74,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*args: Any) -> Any:
         seen[0] += 1
+        assert seen[0] <= MOST_VISITS, "nothing would end this"
         return look(*args)
 
     monkeypatch.setattr(serialization._Encoder, "__call__", counted)

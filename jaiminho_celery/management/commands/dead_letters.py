@@ -7,13 +7,12 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
-from django.utils import timezone
 
 from jaiminho_celery import dead_letters
 from jaiminho_celery.dead_letters import Line, Report
 from jaiminho_celery.exceptions import BadSelection, UnknownAlias
 from parviraptor_celery.admin_tools import id_in
-from parviraptor_celery.texts import printable
+from parviraptor_celery.texts import in_local_zone, printable
 
 VERBS = {
     "replay": dead_letters.replay,
@@ -154,10 +153,9 @@ def _selection(action: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    oldest = timezone.localtime(line.oldest) if timezone.is_aware(line.oldest) else line.oldest
     return (
         str(line.count),
-        f"{oldest:%Y-%m-%d %H:%M}",
+        f"{in_local_zone(line.oldest):%Y-%m-%d %H:%M}",
         printable(line.fingerprint) or "-",
         line.using,
         printable(line.stream) or "-",
