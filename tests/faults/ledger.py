@@ -19,6 +19,7 @@ What = Literal[
     "broke",  # its body ended by an error that was meant to happen
     "held",  # a process was stopped or cut off
     "released",  # ... and goes on
+    "struck",  # a fault is about to hit this process; the note says which
     "gone",  # a process was seen to have ended
     "fault",  # something was broken on purpose; the note says what
 ]

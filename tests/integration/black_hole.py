@@ -57,7 +57,11 @@ class BlackHole:
             self.connections += 1
             self._sockets.append(client)
             if not self._swallows:
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # nobody listens there: nobody does here, then
+                    client.close()
+                    continue
                 self._sockets.append(server)
                 self._pump(client, server)
                 self._pump(server, client)

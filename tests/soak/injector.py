@@ -1,0 +1,196 @@
+"""What is broken on purpose, one thing after another, by dice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+
+from tests.faults.ledger import Ledger
+from tests.integration.black_hole import BlackHole
+from tests.soak import databases
+from tests.soak.brokers import Broker
+from tests.soak.fleet import NEWEST, Fleet, children_of
+
+WITHOUT_BEAT_SECONDS = 4
+TWO_BEATS_SECONDS = 6
+HOLE_SECONDS = (1, 4)
+BROKER_DOWN_SECONDS = (0, 2)
+
+
+class Injector:
+    """Breaks something whenever ``advance()`` finds that it is time to, and mends it later."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        broker: Broker,
+        hole: BlackHole,
+        ledger: Ledger,
+        dice: random.Random,
+        lease: float,
+        pace: float,
+    ) -> None:
+        self.fleet, self.broker, self.hole = fleet, broker, hole
+        self.ledger, self.dice = ledger, dice
+        self.lease, self.pace = lease, pace
+        self._next = time.monotonic() + pace
+        self._mends: list[tuple[float, str, Callable[[], None]]] = []
+        """What is broken now: until when, what, and how to mend it."""
+        self._faults: dict[Callable[[], None], int] = {
+            self.kill_a_child: 4,
+            self.kill_a_worker: 2,
+            self.kill_a_producer: 1,
+            self.hold_a_child: 3,
+            self.hold_a_producer: 1,
+            self.cut_a_connection: 5,
+            self.restart_the_broker: 2,
+            self.swallow_packets: 2,
+            self.two_beats: 1,
+            self.no_beat: 1,
+            self.roll_a_worker: 2,
+            self.roll_a_producer: 1,
+        }
+        if not broker.is_durable:
+            self._faults[self.empty_the_broker] = 1
+
+    def advance(self) -> None:
+        """Mend what is due, and break the next thing if it is time to."""
+        now = time.monotonic()
+        for mend in [mend for mend in self._mends if mend[0] <= now]:
+            self._mends.remove(mend)
+            mend[2]()
+        if now >= self._next:
+            self._next = now + self.dice.expovariate(1 / self.pace)
+            (fault,) = self.dice.choices(list(self._faults), list(self._faults.values()))
+            fault()
+
+    def stop(self) -> None:
+        """Mend everything; from now on one beat, and the newest version everywhere."""
+        while self._mends:
+            self._mends.pop(0)[2]()
+        for worker in self.fleet.those("worker"):
+            if worker.version != NEWEST:
+                self.fleet.replace(worker, NEWEST)
+
+    def kill_a_child(self) -> None:
+        if children := self._children():
+            self._note("pool child killed")
+            self.fleet.kill_child(self.dice.choice(children))
+
+    def kill_a_worker(self) -> None:
+        self._note("worker killed")
+        self.fleet.kill(self.dice.choice(self.fleet.those("worker")))
+
+    def kill_a_producer(self) -> None:
+        self._note("producer killed")
+        self.fleet.kill(self.dice.choice(self.fleet.those("producer")))
+
+    def hold_a_child(self) -> None:
+        if children := self._children():
+            self._note("pool child held")
+            self._hold(self.dice.choice(children))
+
+    def hold_a_producer(self) -> None:
+        self._note("producer held")
+        producer = self.dice.choice(self.fleet.those("producer"))
+        self._hold(psutil.Process(producer.process.pid))
+
+    def cut_a_connection(self) -> None:
+        """End a connection of a worker or producer at the database, whatever it does just now."""
+        owners = {
+            connection.laddr.port: connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.pid is not None and connection.raddr
+        }
+        ours = self._ours()
+        clients = [
+            (number, owners[port])
+            for port, number in databases.clients().items()
+            if owners.get(port) in ours
+        ]
+        if clients:
+            number, pid = self.dice.choice(clients)
+            self._note("database connection ended")
+            self.ledger.note("struck", process=str(pid), note="cut off")
+            databases.terminate(number)
+
+    def restart_the_broker(self) -> None:
+        if self._is_free("broker"):
+            self._note("broker restarted")
+            self._take_down_the_broker()
+
+    def empty_the_broker(self) -> None:
+        if self._is_free("broker"):
+            self._note("broker emptied")
+            self._take_down_the_broker()
+            self.broker.forget()
+
+    def swallow_packets(self) -> None:
+        if self._is_free("broker"):
+            self._note("broker swallowed packets")
+            self.hole.swallow()
+            self._mend_after(self.dice.uniform(*HOLE_SECONDS), "broker", self.hole.heal)
+
+    def two_beats(self) -> None:
+        if self._is_free("beat"):
+            self._note("two beats")
+            second = self.fleet.start("beat", 1, NEWEST)
+            self._mend_after(TWO_BEATS_SECONDS, "beat", lambda: self.fleet.dismiss(second))
+
+    def no_beat(self) -> None:
+        if self._is_free("beat"):
+            self._note("no beat")
+            for beat in self.fleet.those("beat"):
+                self.fleet.dismiss(beat)
+            again = lambda: self.fleet.start("beat", 0, NEWEST)  # noqa: E731
+            self._mend_after(WITHOUT_BEAT_SECONDS, "beat", again)
+
+    def roll_a_worker(self) -> None:
+        worker = self.dice.choice(self.fleet.those("worker"))
+        self._note("worker rolled")
+        self.fleet.replace(worker, 3 - worker.version)
+
+    def roll_a_producer(self) -> None:
+        producer = self.dice.choice(self.fleet.those("producer"))
+        self._note("producer rolled")
+        self.fleet.replace(producer, 3 - producer.version)
+
+    def _take_down_the_broker(self) -> None:
+        self.broker.kill()
+        self._mend_after(self.dice.uniform(*BROKER_DOWN_SECONDS), "broker", self.broker.start)
+
+    def _hold(self, process: psutil.Process) -> None:
+        """Stop a process for longer than a lease."""
+        pid = process.pid
+        if not self._is_free(f"process {pid}"):
+            return
+        self.ledger.note("struck", process=str(pid), note="held")
+        self.ledger.note("held", process=str(pid))
+        process.send_signal(signal.SIGSTOP)
+
+        def release() -> None:
+            if process.is_running():
+                process.send_signal(signal.SIGCONT)
+            self.ledger.note("released", process=str(pid))
+
+        self._mend_after(self.lease * self.dice.uniform(1.1, 2), f"process {pid}", release)
+
+    def _children(self) -> list[psutil.Process]:
+        return [child for worker in self.fleet.those("worker") for child in children_of(worker)]
+
+    def _ours(self) -> set[int]:
+        mains = {m.process.pid for m in self.fleet.members if m.role != "beat"}
+        return mains | {child.pid for child in self._children()}
+
+    def _is_free(self, what: str) -> bool:
+        return all(name != what for _, name, _ in self._mends)
+
+    def _mend_after(self, seconds: float, what: str, mend: Callable[[], object]) -> None:
+        self._mends.append((time.monotonic() + seconds, what, mend))  # type: ignore[arg-type]
+
+    def _note(self, kind: str) -> None:
+        self.ledger.note("fault", note=kind)

@@ -1,0 +1,30 @@
+"""The Celery application of the soak; its tasks go through the outbox."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from jaiminho_celery.app import OutboxCelery
+from jaiminho_celery.schedule import beat_schedule as outbox_schedule
+from parviraptor_celery.schedule import beat_schedule as queues_schedule
+from tests.soak.project import evidence
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.soak.project.settings")
+
+app = OutboxCelery("soak")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@app.on_after_configure.connect
+def add_periodic_work(sender: Any, **_: Any) -> None:
+    sender.conf.beat_schedule = {**outbox_schedule(), **queues_schedule()}
+
+
+@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+def receive(self: Any, item: str) -> None:
+    """Note the message, and whether the broker itself says that it hands it out again."""
+    again = bool((self.request.delivery_info or {}).get("redelivered"))
+    with evidence.body(item, note=evidence.REDELIVERED if again else ""):
+        pass
