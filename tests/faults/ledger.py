@@ -21,6 +21,7 @@ What = Literal[
     "released",  # ... and goes on
     "struck",  # a fault is about to hit this process; the note says which
     "gone",  # a process was seen to have ended
+    "dropped",  # the broker lost the message of this item
     "fault",  # something was broken on purpose; the note says what
 ]
 

@@ -26,7 +26,6 @@ def own_database(kind: str, url: str) -> Iterator[dict[str, Any]]:
     try:
         yield {**dj_database_url.parse(url), "NAME": name, "CONN_MAX_AGE": 600, **_options(kind)}
     finally:
-        connection.close()
         force = " WITH (FORCE)" if kind == "postgresql" else ""
         _on_the_server(url, f"DROP DATABASE {name}{force}")
 

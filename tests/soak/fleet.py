@@ -135,7 +135,16 @@ class Fleet:
         match role:
             case "worker":
                 quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
-                return [*celery, "worker", f"--concurrency={CHILDREN}", "-n", f"{name}@%h", *quiet]
+                return [
+                    *celery,
+                    "worker",
+                    f"--concurrency={CHILDREN}",
+                    "-Q",
+                    "soak,soak-messages",
+                    "-n",
+                    f"{name}@%h",
+                    *quiet,
+                ]
             case "beat":
                 schedule = self.directory / f"{name}.schedule"
                 return [*celery, "beat", "--pidfile=", f"--schedule={schedule}", "--max-interval=1"]

@@ -126,8 +126,10 @@ class Injector:
     def empty_the_broker(self) -> None:
         if self._is_free("broker"):
             self._note("broker emptied")
-            self._take_down_the_broker()
-            self.broker.forget()
+            self.hole.shut()
+            for item in sorted(self.broker.forget()):
+                self.ledger.note("dropped", item)
+            self._mend_after(self.dice.uniform(*BROKER_DOWN_SECONDS), "broker", self.hole.heal)
 
     def swallow_packets(self) -> None:
         if self._is_free("broker"):

@@ -80,6 +80,8 @@ class _Run:
         import django
 
         django.setup()
+        from django.db import connection
+
         from tests.soak.injector import Injector
         from tests.soak.sampler import Sampler
         from tests.soak.verdict import Verdict
@@ -122,7 +124,9 @@ class _Run:
             "worker deaths": verdict.deaths(),
             **verdict.numbers(),
         }
-        return Result(problems, verdict.by_kind(), verdict.faults(), numbers)
+        result = Result(problems, verdict.by_kind(), verdict.faults(), numbers)
+        connection.close()
+        return result
 
     def _await_the_first_bodies(self) -> None:
         def everything_runs() -> bool:

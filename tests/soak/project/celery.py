@@ -12,6 +12,9 @@ from tests.soak.project import evidence
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.soak.project.settings")
 
+MESSAGES = "soak-messages"
+"""A queue of their own: many kicks may wait in the other one."""
+
 app = OutboxCelery("soak")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -22,7 +25,7 @@ def add_periodic_work(sender: Any, **_: Any) -> None:
     sender.conf.beat_schedule = {**outbox_schedule(), **queues_schedule()}
 
 
-@app.task(bind=True, acks_late=True, reject_on_worker_lost=True)
+@app.task(bind=True, queue=MESSAGES, acks_late=True, reject_on_worker_lost=True)
 def receive(self: Any, item: str) -> None:
     """Note the message, and whether the broker itself says that it hands it out again."""
     again = bool((self.request.delivery_info or {}).get("redelivered"))
