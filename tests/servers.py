@@ -109,7 +109,7 @@ def _start(config: pytest.Config) -> None:
 
 
 def find(name: str, supervisor: processes.Supervisor, directory: Path) -> Server:
-    """Look for a server by its name; a private one becomes the supervisor's, below ``directory``."""
+    """Look for a server by its name, or start a private one with its files in ``directory``."""
     kind = KINDS[name]
     start = {"postgresql": embedded.start_postgresql, "redis": embedded.start_valkey}.get(name)
     if start is None:

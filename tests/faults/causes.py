@@ -59,11 +59,13 @@ def strikes(entries: Iterable[Entry]) -> list[Strike]:
     ]
 
 
-def unexplained(history: History, kinds: Iterable[str]) -> list[str]:
-    """Return the repetitions of bodies of these kinds that no strike explains, in words.
+def kind(item: str) -> str:
+    """Return the kind of an item: its name up to the first dash."""
+    return item.partition("-")[0]
 
-    An item's kind is its name up to the first dash.
-    """
+
+def unexplained(history: History, kinds: Iterable[str]) -> list[str]:
+    """Return the repetitions of bodies of these kinds that no strike explains, in words."""
     wanted = set(kinds)
     left = defaultdict(list)
     for strike in strikes(history.entries):
@@ -71,7 +73,7 @@ def unexplained(history: History, kinds: Iterable[str]) -> list[str]:
     found = []
     for item, runs in _ended_runs(history).items():
         needed = len(runs) - 1
-        if not needed or _kind(item) not in wanted:
+        if not needed or kind(item) not in wanted:
             continue
         explained = sum(_explain(history, run, left[run.process]) for run in runs)
         if explained < needed:
@@ -80,9 +82,9 @@ def unexplained(history: History, kinds: Iterable[str]) -> list[str]:
 
 
 def unexplained_messages(
-    history: History, kind: str, batch: int, breaking: set[str], redelivered: str
+    history: History, message: str, batch: int, breaking: set[str], redelivered: str
 ) -> list[str]:
-    """Return in words what repeated messages break the rule for messages.
+    """Return in words what repeated messages break the rule; ``message`` is their kind.
 
     ``breaking`` are the kinds of faults and strikes that may leave a batch unsettled;
     ``redelivered`` is the note of a run for which the broker takes the blame.
@@ -99,11 +101,12 @@ def unexplained_messages(
     found = []
     for item, runs in _ended_runs(history).items():
         own = [run for run in runs if (run.process, run.began) not in blamed]
-        if _kind(item) != kind or len(own) < 2:
+        if kind(item) != message or len(own) < 2:
             continue
-        repeats += len(own) - 1
         written = history.moment("intended", item)
-        if not any(written <= at <= own[-1].began for at in moments):
+        if any(written <= at <= own[-1].began for at in moments):
+            repeats += len(own) - 1
+        else:
             found.append(f"message repeated without a reason: {item}: {_told(own)}")
     if repeats > batch * len(moments):
         found.append(f"{repeats} messages repeated after {len(moments)} faults")
@@ -126,10 +129,6 @@ def _ended_runs(history: History) -> dict[str, list[Run]]:
         if run.has_ended:
             found[run.item].append(run)
     return found
-
-
-def _kind(item: str) -> str:
-    return item.partition("-")[0]
 
 
 def _told(runs: list[Run]) -> str:

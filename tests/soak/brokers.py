@@ -64,9 +64,19 @@ class Valkey:
 
     def forget(self) -> set[str]:
         with redis.Redis.from_url(self.url) as client:
-            kept = [client.dump(key) or b"" for key in client.keys()]
+            kept = [
+                message
+                for key in client.scan_iter()
+                for message in (
+                    client.lrange(key, 0, -1)
+                    if client.type(key) == b"list"
+                    else client.hvals(key)
+                    if client.type(key) == b"hash"
+                    else []
+                )
+            ]
             client.flushall()
-        return {item.decode() for value in kept for item in ITEM.findall(value)}
+        return {item.decode() for message in kept for item in ITEM.findall(message)}
 
 
 class RabbitMQ:

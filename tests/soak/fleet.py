@@ -12,11 +12,13 @@ from pathlib import Path
 import psutil
 
 from tests.faults.ledger import Ledger
+from tests.soak.verdict import WORKERS
 from tests.supervision import processes
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS, CHILDREN, PRODUCERS = 2, 2, 2
+CHILDREN, PRODUCERS = 2, 2
 NEWEST = 2
+POOL_DID_NOT_START = "Could not start worker processes"
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Member:
     version: int
     process: processes.Managed
     is_expected_to_end: bool = False
+    has_lost_a_child: bool = False
 
 
 class Fleet:
@@ -96,8 +99,9 @@ class Fleet:
         self.dying += victims
         member.process.kill()
 
-    def kill_child(self, child: psutil.Process) -> None:
+    def kill_child(self, worker: Member, child: psutil.Process) -> None:
         """SIGKILL a child of a pool; its main process replaces it."""
+        worker.has_lost_a_child = True
         self.ledger.note("struck", process=str(child.pid), note="killed")
         self.dying.append(child)
         child.kill()
@@ -118,15 +122,14 @@ class Fleet:
         self.ledger.note("gone", process=str(pid))
 
     def _bury(self, member: Member) -> None:
+        status = member.process.poll()
         self.note_gone(member.process.pid)
         self.supervisor.processes.remove(member.process)
-        status = member.process.poll()
         if member in self.leaving:
             self.leaving.remove(member)
             return
         self.members.remove(member)
-        killed_itself = member.role == "producer" and status == -signal.SIGKILL
-        if not member.is_expected_to_end and not killed_itself:
+        if not _is_no_surprise(member):
             self.surprises.append(f"{member.process.name} ended by itself with status {status}")
         self.start(member.role, member.place, member.version)
 
@@ -150,6 +153,15 @@ class Fleet:
                 return [*celery, "beat", "--pidfile=", f"--schedule={schedule}", "--max-interval=1"]
             case _:
                 return ["-m", "tests.soak.producer", f"--seed={self.dice.randrange(10**9)}"]
+
+
+def _is_no_surprise(member: Member) -> bool:
+    if member.is_expected_to_end:
+        return True
+    if member.role == "producer":
+        return member.process.poll() == -signal.SIGKILL  # it killed itself, and noted it
+    # Celery ends a worker whose children die while it starts.
+    return member.has_lost_a_child and POOL_DID_NOT_START in member.process.log_text()
 
 
 def children_of(member: Member) -> list[psutil.Process]:

@@ -77,9 +77,10 @@ class Injector:
                 self.fleet.replace(worker, NEWEST)
 
     def kill_a_child(self) -> None:
-        if children := self._children():
+        worker = self.dice.choice(self.fleet.those("worker"))
+        if children := children_of(worker):
             self._note("pool child killed")
-            self.fleet.kill_child(self.dice.choice(children))
+            self.fleet.kill_child(worker, self.dice.choice(children))
 
     def kill_a_worker(self) -> None:
         self._note("worker killed")
@@ -91,13 +92,11 @@ class Injector:
 
     def hold_a_child(self) -> None:
         if children := self._children():
-            self._note("pool child held")
-            self._hold(self.dice.choice(children))
+            self._hold("pool child held", self.dice.choice(children))
 
     def hold_a_producer(self) -> None:
-        self._note("producer held")
         producer = self.dice.choice(self.fleet.those("producer"))
-        self._hold(psutil.Process(producer.process.pid))
+        self._hold("producer held", psutil.Process(producer.process.pid))
 
     def cut_a_connection(self) -> None:
         """End a connection of a worker or producer at the database, whatever it does just now."""
@@ -165,11 +164,12 @@ class Injector:
         self.broker.kill()
         self._mend_after(self.dice.uniform(*BROKER_DOWN_SECONDS), "broker", self.broker.start)
 
-    def _hold(self, process: psutil.Process) -> None:
+    def _hold(self, kind: str, process: psutil.Process) -> None:
         """Stop a process for longer than a lease."""
         pid = process.pid
         if not self._is_free(f"process {pid}"):
             return
+        self._note(kind)
         self.ledger.note("struck", process=str(pid), note="held")
         self.ledger.note("held", process=str(pid))
         process.send_signal(signal.SIGSTOP)

@@ -23,7 +23,7 @@ django.setup()
 
 from django.db import Error, connection, transaction  # noqa: E402
 
-from tests.soak.project import evidence, models, outbox  # noqa: E402
+from tests.soak.project import bodies, models, outbox  # noqa: E402
 from tests.soak.project.celery import receive  # noqa: E402
 
 LANES = 20
@@ -50,7 +50,7 @@ class Producer:
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
-        self.ledger = evidence.ledger()
+        self.ledger = bodies.ledger()
         self.name = uuid.uuid4().hex[:8]
         self.number = 0
         self.stopped = False

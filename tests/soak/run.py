@@ -82,6 +82,7 @@ class _Run:
         django.setup()
         from django.db import connection
 
+        from tests.soak import evidence
         from tests.soak.injector import Injector
         from tests.soak.sampler import Sampler
         from tests.soak.verdict import Verdict
@@ -113,7 +114,9 @@ class _Run:
             drained = time.monotonic() - stopped
         finally:
             sampler.stop()
-        verdict = Verdict(self.ledger.entries(), options.lease, self.broker.is_durable)
+        verdict = Verdict(
+            self.ledger.entries(), evidence.gather(), options.lease, self.broker.is_durable
+        )
         problems = [*verdict.problems(), *sampler.crowded, *self.fleet.surprises]
         if not came_to_rest:
             problems.append(f"no rest within {options.drain:g} s")
@@ -121,7 +124,6 @@ class _Run:
             "seconds of faults": options.seconds,
             "seconds to come to rest": round(drained, 1),
             "samples of lanes": sampler.samples,
-            "worker deaths": verdict.deaths(),
             **verdict.numbers(),
         }
         result = Result(problems, verdict.by_kind(), verdict.faults(), numbers)
@@ -138,7 +140,7 @@ class _Run:
 
     def _drain(self) -> bool:
         """Let the producers end, then wait until all rows rest and no message is on its way."""
-        from tests.soak import verdict
+        from tests.soak import evidence
 
         for producer in self.fleet.those("producer"):
             self.fleet.dismiss(producer)
@@ -146,7 +148,7 @@ class _Run:
         def rests() -> bool:
             self.fleet.mend()
             producing = [m for m in self.fleet.leaving if m.role == "producer"]
-            return not producing and verdict.open_work() == 0 and self._no_message_is_due()
+            return not producing and evidence.open_work() == 0 and self._no_message_is_due()
 
         try:
             processes.wait_until(rests, self.options.drain, "everything to rest")

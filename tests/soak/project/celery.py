@@ -8,7 +8,7 @@ from typing import Any
 from jaiminho_celery.app import OutboxCelery
 from jaiminho_celery.schedule import beat_schedule as outbox_schedule
 from parviraptor_celery.schedule import beat_schedule as queues_schedule
-from tests.soak.project import evidence
+from tests.soak.project import bodies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.soak.project.settings")
 
@@ -29,5 +29,5 @@ def add_periodic_work(sender: Any, **_: Any) -> None:
 def receive(self: Any, item: str) -> None:
     """Note the message, and whether the broker itself says that it hands it out again."""
     again = bool((self.request.delivery_info or {}).get("redelivered"))
-    with evidence.body(item, note=evidence.REDELIVERED if again else ""):
+    with bodies.body(item, note=bodies.REDELIVERED if again else ""):
         pass

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import F
 
 from parviraptor_celery.models import AbstractJobFactory, BackoffStrategy
-from tests.soak.project import evidence
+from tests.soak.project import bodies
 
 VERSION = int(os.environ.get("SOAK_VERSION", "2"))
 """Of the code: 1 is what runs before a deploy."""
@@ -47,7 +47,7 @@ class Worked:
     BACKOFF_STEP_MINUTES = 0.005
 
     def process(self) -> None:
-        with evidence.body(self.item, self.evidence_lane()):
+        with bodies.body(self.item, self.noted_lane()):
             self.work()
             if self.error_count < self.breaks:
                 self.raise_temporary_failure("meant to be")  # type: ignore[attr-defined]
@@ -55,7 +55,7 @@ class Worked:
     def work(self) -> None:
         time.sleep(self.takes)
 
-    def evidence_lane(self) -> str:
+    def noted_lane(self) -> str:
         """Return the lane by the queue's own field, not by the library's hash."""
         return ""
 
@@ -66,7 +66,7 @@ class LaneJob(Worked, AbstractJobFactory.make_base_class(dependent_fields=["shop
     breaks = models.IntegerField(default=0)
     shop = models.CharField(max_length=20)
 
-    def evidence_lane(self) -> str:
+    def noted_lane(self) -> str:
         return f"lane {self.shop}"
 
 
@@ -87,7 +87,7 @@ class AtomicJob(Worked, AbstractJobFactory.make_base_class(dependent_fields=["sh
         Counter.objects.filter(name=self.shop).update(value=F("value") + 1)
         super().work()
 
-    def evidence_lane(self) -> str:
+    def noted_lane(self) -> str:
         return f"atomic {self.shop}"
 
 
@@ -101,5 +101,5 @@ if VERSION >= 2:
         breaks = models.IntegerField(default=0)
         shop = models.CharField(max_length=20)
 
-        def evidence_lane(self) -> str:
+        def noted_lane(self) -> str:
             return f"new {self.shop}"

@@ -7,16 +7,16 @@ from typing import Any
 
 from jaiminho_celery.constants import PublishStrategyType
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
-from tests.soak.project import evidence
+from tests.soak.project import bodies
 from tests.soak.project.models import VERSION
 
 BREAKS_SHARE = 0.05
 
 
 def _deliver(item: str, lane: str = "") -> None:
-    with evidence.body(item, lane):
+    with bodies.body(item, lane):
         if random.random() < BREAKS_SHARE:
-            raise evidence.MeantToBreak(item)
+            raise bodies.MeantToBreak(item)
 
 
 if VERSION >= 2:

@@ -28,7 +28,6 @@ JAIMINHO_CONFIG = {
     "RELAY_INTERVAL_SECONDS": TICK_SECONDS,
     "BACKOFF_BASE_SECONDS": 0.2,
     "BACKOFF_CAP_SECONDS": 1,
-    # Its rows are evidence: what was delivered may be deleted only because it was delivered.
     "CLEAN_INTERVAL_SECONDS": 5,
 }
 PARVIRAPTOR_CONFIG = {
