@@ -13,10 +13,13 @@ from tests.faults.ledger import Ledger
 from tests.integration.black_hole import BlackHole
 from tests.soak import databases
 from tests.soak.brokers import Broker
-from tests.soak.fleet import NEWEST, Fleet, children_of
+from tests.soak.fleet import NEWEST, Fleet, Member, children_of
+from tests.soak.options import Options
+from tests.soak.watch import Watch
 
 WITHOUT_BEAT_SECONDS = 4
 TWO_BEATS_SECONDS = 6
+AIM_SECONDS = 2
 HOLE_SECONDS = (1, 4)
 BROKER_DOWN_SECONDS = (0, 2)
 
@@ -26,20 +29,22 @@ class Injector:
 
     def __init__(
         self,
+        options: Options,
         fleet: Fleet,
         broker: Broker,
         hole: BlackHole,
         ledger: Ledger,
+        watch: Watch,
         dice: random.Random,
-        lease: float,
-        pace: float,
     ) -> None:
         self.fleet, self.broker, self.hole = fleet, broker, hole
-        self.ledger, self.dice = ledger, dice
-        self.lease, self.pace = lease, pace
-        self._next = time.monotonic() + pace
+        self.ledger, self.watch, self.dice = ledger, watch, dice
+        self.lease, self.pace = options.lease, options.pace
+        self._next = time.monotonic() + self.pace
         self._mends: list[tuple[float, str, Callable[[], None]]] = []
         """What is broken now: until when, what, and how to mend it."""
+        self._aims: list[tuple[float, Callable[[Member, psutil.Process], None]]] = []
+        """What waits for somebody to be in a body, and until when it does."""
         self._faults: dict[Callable[[], None], int] = {
             self.kill_a_child: 4,
             self.kill_a_worker: 2,
@@ -63,6 +68,8 @@ class Injector:
         for mend in [mend for mend in self._mends if mend[0] <= now]:
             self._mends.remove(mend)
             mend[2]()
+        if self._aims:
+            self._strike()
         if now >= self._next:
             self._next = now + self.dice.expovariate(1 / self.pace)
             (fault,) = self.dice.choices(list(self._faults), list(self._faults.values()))
@@ -70,6 +77,7 @@ class Injector:
 
     def stop(self) -> None:
         """Mend everything; from now on one beat, and the newest version everywhere."""
+        self._aims.clear()
         while self._mends:
             self._mends.pop(0)[2]()
         for worker in self.fleet.those("worker"):
@@ -77,10 +85,7 @@ class Injector:
                 self.fleet.replace(worker, NEWEST)
 
     def kill_a_child(self) -> None:
-        worker = self.dice.choice(self.fleet.those("worker"))
-        if children := children_of(worker):
-            self._note("pool child killed")
-            self.fleet.kill_child(worker, self.dice.choice(children))
+        self._strike_a_body_with(self._kill_child)
 
     def kill_a_worker(self) -> None:
         self._note("worker killed")
@@ -91,8 +96,7 @@ class Injector:
         self.fleet.kill(self.dice.choice(self.fleet.those("producer")))
 
     def hold_a_child(self) -> None:
-        if children := self._children():
-            self._hold("pool child held", self.dice.choice(children))
+        self._strike_a_body_with(self._hold_child)
 
     def hold_a_producer(self) -> None:
         producer = self.dice.choice(self.fleet.those("producer"))
@@ -181,12 +185,33 @@ class Injector:
 
         self._mend_after(self.lease * self.dice.uniform(1.1, 2), f"process {pid}", release)
 
-    def _children(self) -> list[psutil.Process]:
-        return [child for worker in self.fleet.those("worker") for child in children_of(worker)]
+    def _strike_a_body_with(self, strike: Callable[[Member, psutil.Process], None]) -> None:
+        self._aims.append((time.monotonic() + AIM_SECONDS, strike))
+
+    def _strike(self) -> None:
+        """Strike children that are in a body, where it hurts; any other after a while."""
+        for aim in list(self._aims):
+            until, strike = aim
+            children = self._children()
+            busy = [(w, child) for w, child in children if str(child.pid) in self.watch.in_body]
+            if busy or (children and until <= time.monotonic()):
+                self._aims.remove(aim)
+                strike(*self.dice.choice(busy or children))
+
+    def _kill_child(self, worker: Member, child: psutil.Process) -> None:
+        self._note("pool child killed")
+        self.fleet.kill_child(worker, child)
+
+    def _hold_child(self, worker: Member, child: psutil.Process) -> None:
+        self._hold("pool child held", child)
+
+    def _children(self) -> list[tuple[Member, psutil.Process]]:
+        workers = self.fleet.those("worker")
+        return [(worker, child) for worker in workers for child in children_of(worker)]
 
     def _ours(self) -> set[int]:
         mains = {m.process.pid for m in self.fleet.members if m.role != "beat"}
-        return mains | {child.pid for child in self._children()}
+        return mains | {child.pid for _, child in self._children()}
 
     def _is_free(self, what: str) -> bool:
         return all(name != what for _, name, _ in self._mends)

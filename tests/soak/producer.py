@@ -23,11 +23,10 @@ django.setup()
 
 from django.db import Error, connection, transaction  # noqa: E402
 
-from tests.soak.project import bodies, models, outbox  # noqa: E402
+from tests.soak import bodies  # noqa: E402
+from tests.soak.project import models, outbox  # noqa: E402
 from tests.soak.project.celery import receive  # noqa: E402
 
-LANES = 20
-KEYS = 5
 PAUSE_SECONDS = 0.05
 """The average between two transactions."""
 
@@ -136,7 +135,7 @@ class Producer:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def enqueue_in_a_lane(self, item: str) -> None:
-        shop = f"shop{self.dice.randrange(LANES)}"
+        shop = f"shop{self.dice.randrange(models.LANES)}"
         fields = {"item": item, "shop": shop, **self.body()}
         match self.dice.randrange(3):
             case 0:
@@ -150,20 +149,20 @@ class Producer:
         models.FreeJob.enqueue(item=item, **self.body())
 
     def enqueue_atomic(self, item: str) -> None:
-        shop = f"shop{self.dice.randrange(KEYS)}"
+        shop = f"shop{self.dice.randrange(models.KEYS)}"
         models.AtomicJob.enqueue(item=item, shop=shop, takes=0.001)
 
     def enqueue_new(self, item: str) -> None:
-        shop = f"shop{self.dice.randrange(KEYS)}"
+        shop = f"shop{self.dice.randrange(models.KEYS)}"
         models.NewJob.enqueue(item=item, shop=shop, **self.body())
 
     def tell_price(self, item: str) -> None:
-        outbox.tell_price(item, f"key{self.dice.randrange(KEYS)}")
+        outbox.tell_price(item, f"key{self.dice.randrange(models.KEYS)}")
 
     def body(self) -> dict[str, float]:
-        """Return how long a body takes (seconds) and how often it breaks: mostly 0, seldom more."""
+        """Return how long a body takes (seconds) and how often it breaks: mostly 0 or little."""
         chance = self.dice.random()
-        takes = self.dice.uniform(1, 4) if chance < 0.004 else 0.2 if chance < 0.02 else 0.0
+        takes = self.dice.uniform(1, 4) if chance < 0.01 else 0.2 if chance < 0.2 else 0.0
         return {"takes": takes, "breaks": int(self.dice.random() < 0.05)}
 
     def wait_for_the_others(self) -> None:

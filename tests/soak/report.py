@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.soak.options import Options
-from tests.soak.run import Result
+
+if TYPE_CHECKING:
+    from tests.soak.phases import Result
 
 COLUMNS = ("intended", "committed", "ended", "broke", "repeated", "lost")
 MOST_PROBLEMS = 40

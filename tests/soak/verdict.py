@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from tests.faults import causes
 from tests.faults.history import History
 from tests.faults.ledger import Entry
-from tests.soak.project.bodies import REDELIVERED
+from tests.soak.bodies import REDELIVERED
 
 WORKERS = 2
 

@@ -8,7 +8,7 @@ from typing import Any
 from jaiminho_celery.app import OutboxCelery
 from jaiminho_celery.schedule import beat_schedule as outbox_schedule
 from parviraptor_celery.schedule import beat_schedule as queues_schedule
-from tests.soak.project import bodies
+from tests.soak import bodies
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.soak.project.settings")
 

@@ -10,10 +10,16 @@ from django.db import models
 from django.db.models import F
 
 from parviraptor_celery.models import AbstractJobFactory, BackoffStrategy
-from tests.soak.project import bodies
+from tests.soak import bodies
 
 VERSION = int(os.environ.get("SOAK_VERSION", "2"))
 """Of the code: 1 is what runs before a deploy."""
+
+KINDS = ("lane", "free", "atomic", "new", "announce", "price", "message")
+"""Of items; an item is named "kind-…"."""
+
+LANES, KEYS = 20, 5
+"""How many lanes the first queue has, and how many all others and the stream."""
 
 
 class Fact(models.Model):

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaiminho_celery.constants import PublishStrategyType
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
-from tests.soak.project import bodies
+from tests.soak import bodies
 from tests.soak.project.models import VERSION
 
 BREAKS_SHARE = 0.05
