@@ -7,9 +7,6 @@ from django.db import transaction
 from tests.faults.ledger import Ledger
 from tests.soak.project import models
 
-SECONDS = 2.0
-"""How long the bodies take: long enough to be caught in the act."""
-
 TWICE, LOST = "lane-twice", "lane-lost"
 
 
@@ -21,7 +18,9 @@ class Sabotage:
             ledger.note("intended", item)
             with transaction.atomic():
                 models.Fact.objects.create(item=item, kind="lane")
-                models.LaneJob.enqueue(item=item, shop="sabotaged", takes=SECONDS)
+                models.LaneJob.enqueue(
+                    item=item, shop="sabotaged", takes=models.UNTIL_IT_RUNS_TWICE
+                )
             ledger.note("committed", item)
         self.is_done = False
 

@@ -16,6 +16,7 @@ class Watch:
         self.in_body: dict[str, str] = {}
         """The item of each process that is in a body."""
         self.ended: set[str] = set()
+        self.dropped: set[str] = set()
         self.last_at = 0.0
         """The moment of the newest entry."""
 
@@ -40,3 +41,5 @@ class Watch:
                 self.in_body.pop(entry.process, None)
         if entry.what == "ended":
             self.ended.add(entry.item)
+        elif entry.what == "dropped":
+            self.dropped.add(entry.item)

@@ -21,6 +21,9 @@ KINDS = ("lane", "free", "atomic", "new", "announce", "price", "message")
 LANES, KEYS = 20, 5
 """How many lanes the first queue has, and how many all others and the stream."""
 
+UNTIL_IT_RUNS_TWICE = -1.0
+"""What the body of a job takes that is meant to overlap with itself."""
+
 
 class Fact(models.Model):
     """The business row: it exists if and only if the transaction of its item was committed."""
@@ -59,7 +62,10 @@ class Worked:
                 self.raise_temporary_failure("meant to be")  # type: ignore[attr-defined]
 
     def work(self) -> None:
-        time.sleep(self.takes)
+        if self.takes == UNTIL_IT_RUNS_TWICE:
+            bodies.await_another(self.item)
+        else:
+            time.sleep(self.takes)
 
     def noted_lane(self) -> str:
         """Return the lane by the queue's own field, not by the library's hash."""

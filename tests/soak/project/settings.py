@@ -8,7 +8,7 @@ from typing import Any
 
 LEASE_SECONDS = float(os.environ.get("SOAK_LEASE", "3"))
 TICK_SECONDS = 1.0
-REDELIVERED_AFTER_SECONDS = 10
+REDELIVERED_AFTER_SECONDS = 6
 """Redis: when kombu hands out again what a dead worker took."""
 
 SECRET_KEY = "only the soak uses this key"
