@@ -55,10 +55,17 @@ class Ledger:
         self.path, self.clock = path, clock
 
     def note(
-        self, what: What, item: str = "", lane: str = "", process: str = "", note: str = ""
+        self,
+        what: What,
+        item: str = "",
+        lane: str = "",
+        process: str = "",
+        note: str = "",
+        at: float | None = None,
     ) -> None:
-        """Append an entry; ``process`` is the writer's own id unless it is given."""
-        entry = Entry(self.clock(), what, item, lane, process or str(os.getpid()), note)
+        """Append an entry; ``process`` is the writer's own id and ``at`` now unless given."""
+        moment = self.clock() if at is None else at
+        entry = Entry(moment, what, item, lane, process or str(os.getpid()), note)
         line = json.dumps(asdict(entry)).encode() + b"\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

@@ -14,7 +14,7 @@ from tests.integration.black_hole import BlackHole
 from tests.soak import databases
 from tests.soak.brokers import Broker
 from tests.soak.fleet import NEWEST, Fleet, Member, children_of
-from tests.soak.options import Options
+from tests.soak.options import WEIGHTS, Options
 from tests.soak.watch import Watch
 
 WITHOUT_BEAT_SECONDS = 4
@@ -45,22 +45,10 @@ class Injector:
         """What is broken now: until when, what, and how to mend it."""
         self._aims: list[tuple[float, Callable[[Member, psutil.Process], None]]] = []
         """What waits for somebody to be in a body, and until when it does."""
-        self._faults: dict[Callable[[], None], int] = {
-            self.kill_a_child: 4,
-            self.kill_a_worker: 2,
-            self.kill_a_producer: 1,
-            self.hold_a_child: 3,
-            self.hold_a_producer: 1,
-            self.cut_a_connection: 5,
-            self.restart_the_broker: 2,
-            self.swallow_packets: 2,
-            self.two_beats: 1,
-            self.no_beat: 1,
-            self.roll_a_worker: 2,
-            self.roll_a_producer: 1,
-        }
-        if not broker.is_durable:
-            self._faults[self.empty_the_broker] = 1
+        weights = {name: WEIGHTS[name] for name in options.only or WEIGHTS}
+        if broker.is_durable:
+            weights.pop("empty-the-broker", None)
+        self._faults, self._weights = list(weights), list(weights.values())
 
     def advance(self) -> None:
         """Mend what is due, and break the next thing if it is time to."""
@@ -72,8 +60,8 @@ class Injector:
             self._strike()
         if now >= self._next:
             self._next = now + self.dice.expovariate(1 / self.pace)
-            (fault,) = self.dice.choices(list(self._faults), list(self._faults.values()))
-            fault()
+            (fault,) = self.dice.choices(self._faults, self._weights)
+            getattr(self, fault.replace("-", "_"))()
 
     def stop(self) -> None:
         """Mend everything; from now on one beat, and the newest version everywhere."""
@@ -102,6 +90,16 @@ class Injector:
         producer = self.dice.choice(self.fleet.those("producer"))
         self._hold("producer held", psutil.Process(producer.process.pid))
 
+    def hold_a_worker(self) -> None:
+        """Stop a worker altogether, as a machine that is suspended."""
+        worker = self.dice.choice(self.fleet.those("worker"))
+        all_of_it = [psutil.Process(worker.process.pid), *children_of(worker)]
+        if all(self._is_free(f"process {process.pid}") for process in all_of_it):
+            self._note("worker held")
+            seconds = self._longer_than_a_lease()
+            for process in all_of_it:
+                self._stop(process, seconds)
+
     def cut_a_connection(self) -> None:
         """End a connection of a worker or producer at the database, whatever it does just now."""
         owners = {
@@ -116,7 +114,8 @@ class Injector:
             if owners.get(port) in ours
         ]
         if clients:
-            number, pid = self.dice.choice(clients)
+            busy = [client for client in clients if str(client[1]) in self.watch.in_body]
+            number, pid = self.dice.choice(busy or clients)
             self._note("database connection ended")
             self.ledger.note("struck", process=str(pid), note="cut off")
             databases.terminate(number)
@@ -169,11 +168,12 @@ class Injector:
         self._mend_after(self.dice.uniform(*BROKER_DOWN_SECONDS), "broker", self.broker.start)
 
     def _hold(self, kind: str, process: psutil.Process) -> None:
-        """Stop a process for longer than a lease."""
+        if self._is_free(f"process {process.pid}"):
+            self._note(kind)
+            self._stop(process, self._longer_than_a_lease())
+
+    def _stop(self, process: psutil.Process, seconds: float) -> None:
         pid = process.pid
-        if not self._is_free(f"process {pid}"):
-            return
-        self._note(kind)
         self.ledger.note("struck", process=str(pid), note="held")
         self.ledger.note("held", process=str(pid))
         process.send_signal(signal.SIGSTOP)
@@ -183,7 +183,10 @@ class Injector:
                 process.send_signal(signal.SIGCONT)
             self.ledger.note("released", process=str(pid))
 
-        self._mend_after(self.lease * self.dice.uniform(1.1, 2), f"process {pid}", release)
+        self._mend_after(seconds, f"process {pid}", release)
+
+    def _longer_than_a_lease(self) -> float:
+        return self.lease * self.dice.uniform(1.1, 2)
 
     def _strike_a_body_with(self, strike: Callable[[Member, psutil.Process], None]) -> None:
         self._aims.append((time.monotonic() + AIM_SECONDS, strike))

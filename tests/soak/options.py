@@ -7,6 +7,24 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+WEIGHTS = {
+    "kill-a-child": 4,
+    "kill-a-worker": 2,
+    "kill-a-producer": 1,
+    "hold-a-child": 3,
+    "hold-a-producer": 1,
+    "hold-a-worker": 1,
+    "cut-a-connection": 5,
+    "restart-the-broker": 2,
+    "empty-the-broker": 1,
+    "swallow-packets": 2,
+    "two-beats": 1,
+    "no-beat": 1,
+    "roll-a-worker": 2,
+    "roll-a-producer": 1,
+}
+"""What can be broken, and how often compared with the others."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -22,6 +40,7 @@ class Options:
     out: Path | None
     directory: Path | None
     sabotage: bool
+    only: list[str] | None
 
 
 def parse(argv: list[str] | None = None) -> Options:
@@ -42,6 +61,7 @@ def parse(argv: list[str] | None = None) -> Options:
     add("--out", type=Path, help="write the report as JSON to this file")
     add("--directory", type=Path, help="for ledger and logs, which are kept then")
     add("--sabotage", action="store_true", help="frauds on the tables, which must be noticed")
+    add("--only", nargs="+", choices=list(WEIGHTS), metavar="FAULT", help=", ".join(WEIGHTS))
     given = vars(parser.parse_args(argv))
     if given["seed"] is None:
         given["seed"] = random.SystemRandom().randrange(10**6)

@@ -23,8 +23,8 @@ django.setup()
 
 from django.db import Error, connection, transaction  # noqa: E402
 
-from tests.soak import bodies  # noqa: E402
-from tests.soak.project import models, outbox  # noqa: E402
+from tests.soak import bodies, stalls  # noqa: E402
+from tests.soak.project import models, outbox, settings  # noqa: E402
 from tests.soak.project.celery import receive  # noqa: E402
 
 PAUSE_SECONDS = 0.05
@@ -186,5 +186,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="tests.soak.producer", description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     producer = Producer(random.Random(parser.parse_args().seed))
+    stalls.watch_for_stalls(bodies.ledger(), settings.LEASE_SECONDS / 2)
     signal.signal(signal.SIGTERM, producer.stop)
     producer.run()
