@@ -67,18 +67,17 @@ def kind(item: str) -> str:
 def unexplained(history: History, kinds: Iterable[str]) -> list[str]:
     """Return the repetitions of bodies of these kinds that no strike explains, in words."""
     wanted = set(kinds)
-    left = defaultdict(list)
+    at_hand = defaultdict(list)
     for strike in strikes(history.entries):
-        left[strike.process].append(strike)
-    found = []
-    for item, runs in _ended_runs(history).items():
-        needed = len(runs) - 1
-        if not needed or kind(item) not in wanted:
-            continue
-        explained = sum(_explain(history, run, left[run.process]) for run in runs)
-        if explained < needed:
-            found.append(f"repeated without a reason: {item}, {needed} times: {_told(runs)}")
-    return found
+        at_hand[strike.process].append(strike)
+    needs: list[tuple[str, list[Strike]]] = []
+    ended = {item: runs for item, runs in _ended_runs(history).items() if kind(item) in wanted}
+    for item, runs in ended.items():
+        reasons = [s for run in runs for s in at_hand[run.process] if _reaches(s, run, history)]
+        needs += [(item, reasons)] * (len(runs) - 1)
+    return [
+        f"repeated without a reason: {item}: {_told(ended[item])}" for item in _unmatched(needs)
+    ]
 
 
 def unexplained_messages(
@@ -113,14 +112,25 @@ def unexplained_messages(
     return found
 
 
-def _explain(history: History, run: Run, left: list[Strike]) -> bool:
-    """Use up a strike on the process of this run, if there is one that reaches it."""
-    before, after = history.neighbours(run)
-    for strike in left:
-        if strike.reaches(run, before, after):
-            left.remove(strike)
-            return True
-    return False
+def _reaches(strike: Strike, run: Run, history: History) -> bool:
+    return strike.reaches(run, *history.neighbours(run))
+
+
+def _unmatched(needs: list[tuple[str, list[Strike]]]) -> list[str]:
+    """Return the items that get no strike when as many as possible get one, each its own."""
+    used: dict[Strike, int] = {}
+
+    def match(need: int, tried: set[Strike]) -> bool:
+        for strike in needs[need][1]:
+            if strike in tried:
+                continue
+            tried.add(strike)
+            if strike not in used or match(used[strike], tried):
+                used[strike] = need
+                return True
+        return False
+
+    return [needs[need][0] for need in range(len(needs)) if not match(need, set())]
 
 
 def _ended_runs(history: History) -> dict[str, list[Run]]:

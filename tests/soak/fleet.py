@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -104,7 +105,8 @@ class Fleet:
         worker.has_lost_a_child = True
         self.ledger.note("struck", process=str(child.pid), note="killed")
         self.dying.append(child)
-        child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
     def replace(self, member: Member, version: int) -> None:
         """Let a process end by itself, and start the next one beside it."""
@@ -162,6 +164,14 @@ def _is_no_surprise(member: Member) -> bool:
         return member.process.poll() == -signal.SIGKILL  # it killed itself, and noted it
     # Celery ends a worker whose children die while it starts.
     return member.has_lost_a_child and POOL_DID_NOT_START in member.process.log_text()
+
+
+def process_of(member: Member) -> psutil.Process | None:
+    """Return the main process; None if it is gone."""
+    try:
+        return psutil.Process(member.process.pid)
+    except psutil.NoSuchProcess:
+        return None
 
 
 def children_of(member: Member) -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import time
@@ -13,7 +14,7 @@ from tests.faults.ledger import Ledger
 from tests.integration.black_hole import BlackHole
 from tests.soak import databases
 from tests.soak.brokers import Broker
-from tests.soak.fleet import NEWEST, Fleet, Member, children_of
+from tests.soak.fleet import NEWEST, Fleet, Member, children_of, process_of
 from tests.soak.options import WEIGHTS, Options
 from tests.soak.watch import Watch
 
@@ -87,14 +88,15 @@ class Injector:
         self._strike_a_body_with(self._hold_child)
 
     def hold_a_producer(self) -> None:
-        producer = self.dice.choice(self.fleet.those("producer"))
-        self._hold("producer held", psutil.Process(producer.process.pid))
+        if producer := process_of(self.dice.choice(self.fleet.those("producer"))):
+            self._hold("producer held", producer)
 
     def hold_a_worker(self) -> None:
         """Stop a worker altogether, as a machine that is suspended."""
         worker = self.dice.choice(self.fleet.those("worker"))
-        all_of_it = [psutil.Process(worker.process.pid), *children_of(worker)]
-        if all(self._is_free(f"process {process.pid}") for process in all_of_it):
+        main = process_of(worker)
+        all_of_it = [main, *children_of(worker)] if main else []
+        if all_of_it and all(self._is_free(f"process {process.pid}") for process in all_of_it):
             self._note("worker held")
             seconds = self._longer_than_a_lease()
             for process in all_of_it:
@@ -176,11 +178,10 @@ class Injector:
         pid = process.pid
         self.ledger.note("struck", process=str(pid), note="held")
         self.ledger.note("held", process=str(pid))
-        process.send_signal(signal.SIGSTOP)
+        _signal(process, signal.SIGSTOP)
 
         def release() -> None:
-            if process.is_running():
-                process.send_signal(signal.SIGCONT)
+            _signal(process, signal.SIGCONT)
             self.ledger.note("released", process=str(pid))
 
         self._mend_after(seconds, f"process {pid}", release)
@@ -224,3 +225,8 @@ class Injector:
 
     def _note(self, kind: str) -> None:
         self.ledger.note("fault", note=kind)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it was faster
+        process.send_signal(number)

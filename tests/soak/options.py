@@ -57,7 +57,7 @@ def parse(argv: list[str] | None = None) -> Options:
     add("--broker", choices=["redis", "rabbitmq"], default="redis", help="a private one")
     add("--lease", type=float, default=3, help="LEASE_SECONDS of both apps (3)")
     add("--pace", type=float, default=1, help="seconds between two faults on average (1)")
-    add("--drain", type=float, default=60, help="seconds to come to rest afterwards (60)")
+    add("--drain", type=float, default=120, help="seconds to come to rest afterwards (120)")
     add("--out", type=Path, help="write the report as JSON to this file")
     add("--directory", type=Path, help="for ledger and logs, which are kept then")
     add("--sabotage", action="store_true", help="frauds on the tables, which must be noticed")

@@ -12,16 +12,17 @@ STALLED = "machine stalled"
 """The kind of fault."""
 
 
-def watch_for_stalls(ledger: Ledger, longest_seconds: float) -> None:
-    """Let a thread of this process note each time it did not run for so long."""
-    arguments = (ledger, longest_seconds)
+def watch_for_stalls(ledger: Ledger, longest_seconds: float) -> threading.Event:
+    """Let a thread note each time this process did not run for so long, until the event is set."""
+    stop = threading.Event()
+    arguments = (ledger, longest_seconds, stop)
     threading.Thread(target=_watch, args=arguments, name="stalls", daemon=True).start()
+    return stop
 
 
-def _watch(ledger: Ledger, longest_seconds: float) -> None:
+def _watch(ledger: Ledger, longest_seconds: float, stop: threading.Event) -> None:
     woken = time.monotonic()
-    while True:
-        time.sleep(STEP_SECONDS)
+    while not stop.wait(STEP_SECONDS):
         slept, woken = woken, time.monotonic()
         if woken - slept > STEP_SECONDS + longest_seconds:
             ledger.note("fault", note=STALLED)
