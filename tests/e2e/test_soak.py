@@ -1,6 +1,7 @@
 """A short soak: everything at once on real processes, while things are broken at random.
 
-SOAK_OPTIONS runs it wider, as in SOAK_OPTIONS="--seconds 600 --database mariadb --broker rabbitmq".
+SOAK_OPTIONS runs it wider, as in SOAK_OPTIONS="--seconds 40 --database mariadb --broker rabbitmq";
+for long ones there is `make soak`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import servers
+from tests.soak.options import parse
 from tests.supervision import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,14 +27,14 @@ LONGER_SECONDS = 240
 
 def soak(directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     """Run a soak; return its exit status, its report, and what it printed."""
-    servers.require("postgresql")
+    servers.require(parse([*arguments]).database)
     out = directory / "report.json"
     argv = [sys.executable, "-m", "tests.soak", "--directory", str(directory), "--out", str(out)]
     with processes.Supervisor() as supervisor:
         running = supervisor.start(
             "soak", [*argv, *arguments], env=dict(os.environ), cwd=ROOT, log=directory / "soak.log"
         )
-        status = running.wait(float(arguments[1]) + LONGER_SECONDS)
+        status = running.wait(parse([*arguments]).seconds + LONGER_SECONDS)
         printed = running.log_text()
     assert out.exists(), printed
     return status, json.loads(out.read_text()), printed

@@ -28,6 +28,9 @@ class Broker(Protocol):
     def start(self) -> None:
         """Start it, with all that it kept; clients can connect some time later."""
 
+    def await_up(self) -> None:
+        """Wait until clients can connect; TimeoutError if that takes a minute."""
+
     def kill(self) -> None:
         """SIGKILL."""
 
@@ -56,6 +59,11 @@ class Valkey:
             cwd=self._directory,
             ready=lambda: "Ready to accept connections" in processes.read_log(log, offset),
             log=log,
+        )
+
+    def await_up(self) -> None:
+        processes.wait_until(
+            lambda: processes.port_answers("127.0.0.1", self._port), 60, "Valkey to answer"
         )
 
     def kill(self) -> None:
@@ -93,7 +101,7 @@ class RabbitMQ:
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
         supervisor.start("epmd", ["epmd"], env=self._environment, log=directory / "epmd.log")
         self.start()
-        self._await_start()
+        self.await_up()
 
     def start(self) -> None:
         log = self._directory / "rabbitmq.log"
@@ -101,18 +109,18 @@ class RabbitMQ:
             "rabbitmq", [_rabbitmq_server()], env=self._environment, cwd=self._directory, log=log
         )
 
+    def await_up(self) -> None:
+        def is_up() -> bool:
+            return "Server startup complete" in self._process.log_text()
+
+        processes.wait_until(is_up, 60, "RabbitMQ to start")
+
     def kill(self) -> None:
         self._process.kill_session()
         self._supervisor.processes.remove(self._process)
 
     def forget(self) -> set[str]:
         raise NotImplementedError("it promises not to")
-
-    def _await_start(self) -> None:
-        def is_up() -> bool:
-            return "Server startup complete" in self._process.log_text()
-
-        processes.wait_until(is_up, 60, "RabbitMQ to start")
 
     def _places(self) -> dict[str, str]:
         here = str(self._directory)

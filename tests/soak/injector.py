@@ -69,6 +69,7 @@ class Injector:
         self._aims.clear()
         while self._mends:
             self._mends.pop(0)[2]()
+        self.broker.await_up()
         for worker in self.fleet.those("worker"):
             if worker.version != NEWEST:
                 self.fleet.replace(worker, NEWEST)
