@@ -19,6 +19,7 @@ from tests.supervision import processes
 ROOT = Path(__file__).resolve().parents[2]
 CHILDREN, PRODUCERS = 2, 2
 NEWEST = 2
+GRACE_SECONDS = 3.0
 POOL_DID_NOT_START = "Could not start worker processes"
 
 
@@ -72,7 +73,7 @@ class Fleet:
             env={**os.environ, **self.environment, "SOAK_VERSION": str(version)},
             cwd=ROOT,
             log=self.directory / f"{role}{place}.log",
-            grace=5,
+            grace=GRACE_SECONDS,
         )
         member = Member(role, place, version, process)
         self.members.append(member)

@@ -22,9 +22,6 @@ from tests.supervision import processes
 if TYPE_CHECKING:
     from tests.soak.phases import Result
 
-if TYPE_CHECKING:
-    pass
-
 
 def soak(options: Options, directory: Path) -> Result:
     """Run everything, break things for as long as asked, and judge; files go to ``directory``."""
@@ -36,9 +33,10 @@ def soak(options: Options, directory: Path) -> Result:
             raise SystemExit(server.reason)
         with databases.own_database(options.database, server.url) as database:
             broker = brokers.start(options.broker, supervisor, directory / "broker")
-            with in_front_of(broker.url) as hole:
+            # The fleet has a supervisor of its own: it ends before its servers do.
+            with in_front_of(broker.url) as hole, processes.Supervisor() as fleet:
                 environment = _environment(options, directory, database, hole.url)
-                return _run(options, directory, supervisor, environment, broker, hole)
+                return _run(options, directory, fleet, environment, broker, hole)
 
 
 def _environment(
