@@ -1041,6 +1041,7 @@ MUTATIONS = [
         'if status != "PROCESSED"',
         "if False",
         VERDICT,
+    ),
     # Seen by real workers only.
     Mutation(
         "worker-asks-for-sweeps",
