@@ -150,7 +150,7 @@ class Producer:
 
     def enqueue_atomic(self, item: str) -> None:
         shop = f"shop{self.dice.randrange(models.KEYS)}"
-        models.AtomicJob.enqueue(item=item, shop=shop, takes=0.001)
+        models.AtomicJob.enqueue(item=item, shop=shop, **self.body())
 
     def enqueue_new(self, item: str) -> None:
         shop = f"shop{self.dice.randrange(models.KEYS)}"
