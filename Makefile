@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 60
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -39,6 +40,9 @@ mutations: $(INSTALLED) ## Take out each protecting line in turn; a test must tu
 
 guarantees: $(INSTALLED) ## Check that docs/guarantees.md counts the cases of its tests (ARGS=--write)
 	@$(PY) -m tests.guarantees $(ARGS)
+
+soak: $(INSTALLED) ## Break everything at random for SECONDS (60), then check that every promise was kept
+	@$(PY) -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 benchmark: $(INSTALLED) ## Measure side by side with other outboxes (ARGS="--help" tells what there is)
 	@$(PY) -m benchmarks $(ARGS)

@@ -45,6 +45,7 @@ HOSTILE_PAGES, HOSTILE_VISITORS = (
 HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 HOSTILE_QUERIES = "tests/integration/test_hostile_queries.py"
 HOSTILE_LOGS = "tests/integration/test_hostile_logs.py"
+CAUSES, VERDICT = "tests/unit/test_causes.py", "tests/unit/test_soak_verdict.py"
 
 
 @dataclass(frozen=True)
@@ -965,6 +966,90 @@ MUTATIONS = [
         "return None if eta is None else maybe_make_aware(eta)",
         "return eta",
         PARKING,
+    ),
+    Mutation(
+        "soak-strike-in-time",
+        "tests/faults/causes.py",
+        "return after is None or after.began >= self.since",
+        "return True",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-strike-before",
+        "tests/faults/causes.py",
+        "return before is None or before.began <= self.until",
+        "return True",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-strike-once",
+        "tests/faults/causes.py",
+        "if strike not in used or match(used[strike], tried):",
+        "if True:",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-strike-of-its-own-process",
+        "tests/faults/causes.py",
+        "for s in at_hand[run.process] if",
+        "for some in at_hand.values() for s in some if",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-message-in-time",
+        "tests/faults/causes.py",
+        "if any(written <= at <= own[-1].began for at in moments):",
+        "if moments:",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-batch",
+        "tests/faults/causes.py",
+        "if repeats > batch * len(moments):",
+        "if False:",
+        CAUSES,
+    ),
+    Mutation(
+        "soak-lost-messages",
+        "tests/soak/verdict.py",
+        "if len(messages) > allowed:",
+        "if False:",
+        VERDICT,
+    ),
+    Mutation(
+        "soak-durable-broker",
+        "tests/soak/verdict.py",
+        "        if self.broker_is_durable:\n            return 0\n",
+        "",
+        VERDICT,
+    ),
+    Mutation(
+        "soak-ghosts",
+        "tests/soak/verdict.py",
+        "for item in sorted(history.ghosts())",
+        "for item in ()",
+        VERDICT,
+    ),
+    Mutation(
+        "soak-sum",
+        "tests/soak/verdict.py",
+        "return [] if counted == wanted else",
+        "return [] if True else",
+        VERDICT,
+    ),
+    Mutation(
+        "soak-deaths",
+        "tests/soak/verdict.py",
+        "if deaths > strikes else []",
+        "if False else []",
+        VERDICT,
+    ),
+    Mutation(
+        "soak-rest",
+        "tests/soak/verdict.py",
+        'if status != "PROCESSED"',
+        "if False",
+        VERDICT,
     ),
     # Seen by real workers only.
     Mutation(

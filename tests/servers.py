@@ -103,20 +103,18 @@ def _start(config: pytest.Config) -> None:
         os.environ.pop(DIRECTORY_VARIABLE, None)
 
     config.add_cleanup(stop)
-    found = {
-        "postgresql": _private(
-            POSTGRESQL,
-            lambda: embedded.start_postgresql(supervisor, _subdirectory(run_directory, "pg")),
-        ),
-        "redis": _private(
-            REDIS,
-            lambda: embedded.start_valkey(supervisor, _subdirectory(run_directory, "valkey")),
-        ),
-        "mariadb": _usual(MARIADB),
-        "rabbitmq": _usual(RABBITMQ),
-    }
+    found = {name: find(name, supervisor, run_directory) for name in KINDS}
     os.environ[DIRECTORY_VARIABLE] = str(run_directory)
     os.environ[FOUND_VARIABLE] = json.dumps({name: asdict(found[name]) for name in found})
+
+
+def find(name: str, supervisor: processes.Supervisor, directory: Path) -> Server:
+    """Look for a server by its name, or start a private one with its files in ``directory``."""
+    kind = KINDS[name]
+    start = {"postgresql": embedded.start_postgresql, "redis": embedded.start_valkey}.get(name)
+    if start is None:
+        return _usual(kind)
+    return _private(kind, lambda: start(supervisor, _subdirectory(directory, name)))
 
 
 def _private(kind: Kind, start: Callable[[], str]) -> Server:
@@ -214,3 +212,4 @@ POSTGRESQL = Kind(
 REDIS = Kind("Redis", "REDIS_URL", "redis://127.0.0.1:6379/0", _check_redis)
 MARIADB = Kind("MariaDB", "MARIADB_URL", "mysql://root@127.0.0.1:3306/test", _check_mariadb)
 RABBITMQ = Kind("RabbitMQ", "RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//", _check_rabbitmq)
+KINDS = {"postgresql": POSTGRESQL, "redis": REDIS, "mariadb": MARIADB, "rabbitmq": RABBITMQ}

@@ -51,13 +51,19 @@ class History:
         return [
             *(f"lost: {item} was committed and never ended" for item in sorted(self.lost())),
             *(f"never committed, and began: {item}" for item in sorted(self.ghosts())),
-            *(f"at once in lane {a.lane}: {_told(a)} and {_told(b)}" for a, b in self.overlaps()),
-            *(f"out of order in {a.lane}: {_told(a)} after {_told(b)}" for a, b in self.inverted()),
+            *self.disorder(),
             *(
                 [f"{repeats} repeated, {repeats_allowed} allowed: {dict(self.repeated())}"]
                 if repeats > repeats_allowed
                 else []
             ),
+        ]
+
+    def disorder(self) -> list[str]:
+        """Return the overlaps and inversions in words."""
+        return [
+            *(f"at once in lane {a.lane}: {_told(a)} and {_told(b)}" for a, b in self.overlaps()),
+            *(f"out of order in {a.lane}: {_told(a)} after {_told(b)}" for a, b in self.inverted()),
         ]
 
     def lost(self) -> set[str]:
@@ -91,12 +97,12 @@ class History:
         for runs in self._by_lane.values():
             counted = [run for run in runs if not self._was_held(run)]
             by_commit = sorted(
-                ((self._moment("committed", run.item), run) for run in counted), key=_moment_of
+                ((self.moment("committed", run.item), run) for run in counted), key=_moment_of
             )
             moments = [moment for moment, _ in by_commit]
             last_begun = list(accumulate((run for _, run in by_commit), _whoever_began_later))
             for first in _first_of_each(counted):
-                before = bisect_left(moments, self._moment("intended", first.item))
+                before = bisect_left(moments, self.moment("intended", first.item))
                 if before and last_begun[before - 1].began > first.began:
                     yield last_begun[before - 1], first
 
@@ -110,6 +116,25 @@ class History:
         found = [run for entries in by_process.values() for run in _runs_of(entries)]
         return sorted(found, key=lambda run: run.began)
 
+    def neighbours(self, run: Run) -> tuple[Run | None, Run | None]:
+        """Return what the same process ran before and after this run."""
+        runs = self._by_process[run.process]
+        place = bisect_left(runs, run.began, key=lambda one: one.began)
+        before = runs[place - 1] if place else None
+        after = runs[place + 1] if place + 1 < len(runs) else None
+        return before, after
+
+    def moment(self, what: str, item: str) -> float:
+        """Return when it was said of the item; a commit that nobody saw return comes last."""
+        return self._moments.get((what, item), math.inf if what == "committed" else -math.inf)
+
+    @cached_property
+    def _by_process(self) -> dict[str, list[Run]]:
+        found = defaultdict(list)
+        for run in self.runs:
+            found[run.process].append(run)
+        return found
+
     @cached_property
     def _by_lane(self) -> dict[str, list[Run]]:
         ordered = sorted((run for run in self.runs if run.lane), key=lambda run: run.lane)
@@ -118,10 +143,6 @@ class History:
     @cached_property
     def _moments(self) -> dict[tuple[str, str], float]:
         return {(entry.what, entry.item): entry.at for entry in reversed(self.entries)}
-
-    def _moment(self, what: str, item: str) -> float:
-        """Return when it was said of the item; a commit that nobody saw return comes last."""
-        return self._moments.get((what, item), math.inf if what == "committed" else -math.inf)
 
     @cached_property
     def _held(self) -> dict[str, list[tuple[float, float]]]:

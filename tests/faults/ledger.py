@@ -19,7 +19,9 @@ What = Literal[
     "broke",  # its body ended by an error that was meant to happen
     "held",  # a process was stopped or cut off
     "released",  # ... and goes on
+    "struck",  # a fault is about to hit this process; the note says which
     "gone",  # a process was seen to have ended
+    "dropped",  # the broker lost the message of this item
     "fault",  # something was broken on purpose; the note says what
 ]
 
@@ -53,10 +55,17 @@ class Ledger:
         self.path, self.clock = path, clock
 
     def note(
-        self, what: What, item: str = "", lane: str = "", process: str = "", note: str = ""
+        self,
+        what: What,
+        item: str = "",
+        lane: str = "",
+        process: str = "",
+        note: str = "",
+        at: float | None = None,
     ) -> None:
-        """Append an entry; ``process`` is the writer's own id unless it is given."""
-        entry = Entry(self.clock(), what, item, lane, process or str(os.getpid()), note)
+        """Append an entry; ``process`` is the writer's own id and ``at`` now unless given."""
+        moment = self.clock() if at is None else at
+        entry = Entry(moment, what, item, lane, process or str(os.getpid()), note)
         line = json.dumps(asdict(entry)).encode() + b"\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

@@ -23,7 +23,7 @@ class BlackHole:
         self.url = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
         self.connections = 0
         """How often somebody connected."""
-        self._swallows = False
+        self._swallows = self._is_shut = False
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -32,10 +32,15 @@ class BlackHole:
         """From now on nothing comes through, on old connections and on new ones."""
         self._swallows = True
 
+    def shut(self) -> None:
+        """Close all connections, and every new one at once, as a server that is down."""
+        self._is_shut = True
+        self._end_connections()
+
     def heal(self) -> None:
         """Let packets through again; connections that lost some are gone."""
         self._end_connections()
-        self._swallows = False
+        self._swallows = self._is_shut = False
 
     def cut(self) -> None:
         """Close all connections, as a restarted server or a firewall does; new ones work."""
@@ -55,9 +60,16 @@ class BlackHole:
             except OSError:
                 return  # closed
             self.connections += 1
+            if self._is_shut:
+                client.close()
+                continue
             self._sockets.append(client)
             if not self._swallows:
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # nobody listens there: nobody does here, then
+                    client.close()
+                    continue
                 self._sockets.append(server)
                 self._pump(client, server)
                 self._pump(server, client)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.history import History
 from tests.faults.ledger import Entry, Ledger
+from tests.unit.histories import committed, entries, run
 
 A = ("a", "lane")
 B = ("b", "lane")
@@ -15,22 +16,7 @@ B = ("b", "lane")
 
 def history(*lines: str, lease: float = 10) -> History:
     """Make one of lines as "began a by w1 in lane", one per second."""
-    entries = []
-    for second, line in enumerate(lines):
-        what, item, *rest = line.split()
-        words = dict(zip(rest[::2], rest[1::2], strict=True))
-        entries.append(
-            Entry(second, what, item.strip("-"), words.get("in", ""), words.get("by", ""))  # type: ignore[arg-type]
-        )
-    return History(entries, lease=lease)
-
-
-def committed(*items: str) -> list[str]:
-    return [f"{what} {item}" for item in items for what in ("intended", "committed")]
-
-
-def run(item: str, worker: str = "w1", lane: str = "lane") -> list[str]:
-    return [f"began {item} by {worker} in {lane}", f"ended {item} by {worker} in {lane}"]
+    return History(entries(*lines), lease=lease)
 
 
 def test_a_history_as_it_should_be_has_no_problems() -> None:
