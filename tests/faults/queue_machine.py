@@ -1,0 +1,537 @@
+"""A queue in a database and its model, to which the same things happen."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from unittest import mock
+
+from django.db import transaction
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from parviraptor_celery import execution, monitoring, tasks
+from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
+from parviraptor_celery.drains import Budget, Report
+from parviraptor_celery.exceptions import CauseStillFailed, DuplicateUniqueKey, IllegalTransition
+from parviraptor_celery.feeds import settle_alone
+from parviraptor_celery.lanes import lane_of
+from parviraptor_celery.models import Pause
+from parviraptor_celery.states import CLAIMABLE, TRANSITIONS, JobStatus
+from parviraptor_celery.test import CrashPointNotReached, crash_at, virtual_clock
+from tests.faults.machines import Tally
+from tests.faults.queue_model import Died, Job, Kind, Queue, Refused
+from tests.testapp.models import Note
+
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+KICK_JOBS, KEEP_HOURS, LONG_WAIT_HOURS = 3, 24, 16
+REFUSALS = (CauseStillFailed, DuplicateUniqueKey, IllegalTransition)
+ENDINGS = ["", "", "", "temporary", "defer", "fail", "invalid", "ignore", "unprocessable"]
+FINAL = [status for status, following in TRANSITIONS.items() if not following]
+MOST_ASKED = 2
+"""Jobs that are asked in each step why they wait: each question is several queries."""
+
+CONFIG = {
+    "LEASE_SECONDS": HOUR.total_seconds(),
+    "KICK_JOBS": KICK_JOBS,
+    "KICK_SECONDS": HOUR.total_seconds(),
+    "RETRY_COUNTDOWN_CAP_SECONDS": 3 * HOUR.total_seconds(),
+    "MAX_WORKER_DEATHS": 2,
+}
+"""All pauses are hours: a step takes as long as it likes, and nothing becomes due meanwhile."""
+
+NUMBERS = st.integers(0, 9)
+LANES = st.integers(0, 1)
+
+
+class Undone(Exception):
+    """Rolls a transaction back."""
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """Create jobs in a lane, due in so many hours (0: at once)."""
+
+    lane: int
+    script: str
+    due: int = 0
+    priority: int = 0
+    key: str | None = None
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Let a person do something to a job, which may have changed since it was looked at."""
+
+    verb: str
+    which: int
+    is_stale: bool = False
+
+
+@dataclass(frozen=True)
+class SetPause:
+    """Pause or resume a lane, or the queue (None)."""
+
+    lane: int | None
+    verb: str
+
+
+@dataclass(frozen=True)
+class InSavepoint:
+    """Do it, and roll that back."""
+
+    step: Any
+
+
+STEPS = st.one_of(
+    st.builds(
+        Enqueue,
+        lane=LANES,
+        script=st.sampled_from(ENDINGS),
+        due=st.sampled_from([0, 0, 0, 1, 5]),
+        priority=st.integers(-1, 1),
+        key=st.sampled_from([None, None, "k", "l"]),
+        copies=st.sampled_from([1, 1, 2]),
+    ),
+    st.builds(
+        Decide,
+        verb=st.sampled_from(["retry", "retry", "ignore", "cancel", "delete"]),
+        which=NUMBERS,
+        is_stale=st.booleans(),
+    ),
+    st.builds(SetPause, lane=st.none() | LANES, verb=st.sampled_from(["pause", "resume"])),
+)
+FATES = ["commit", "commit", "commit", "rollback", "enqueued", "committed"]
+DEATHS = st.none() | st.tuples(
+    st.sampled_from(["claimed", "processed", "settled"]), st.integers(1, 3)
+)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Every rule does the same to both; after each one they have to agree in everything."""
+
+    queue: ClassVar[Any]
+    using: ClassVar[str]
+    kind: ClassVar[Kind]
+    lanes_by: ClassVar[tuple[dict[str, Any], ...]]
+    """What the dependent fields are in each of the lanes."""
+
+    tally: ClassVar[Tally]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally.examples += 1
+        self.model = Queue(self.kind)
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+        self.seen: list[tuple[Any, Job]] = []
+        self.slow: list[tuple[Any, Job]] = []
+        self.unattended: set[str | None] = set()
+        """Lanes that only a sweep has to find: a message was lost, a worker died."""
+
+        self.final: dict[int, dict[str, Any]] = {}
+        self.questions = itertools.count()
+        self.lanes: list[str | None] = [self._lane_of(values) for values in self.lanes_by]
+        self.world = ExitStack()
+        self.clock = self.world.enter_context(virtual_clock())
+        self.start = self.clock.now() - MINUTE
+        self._empty_tables()
+        self._take_messages()
+
+    def teardown(self) -> None:
+        with self.world:
+            if sys.exc_info()[0] is None:
+                self.come_to_rest()
+
+    # What people and the project do
+
+    @rule(steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=4))
+    def transaction(self, steps: list[Any]) -> None:
+        self._transact(steps, "commit")
+
+    @rule(
+        steps=st.lists(STEPS, min_size=1, max_size=3),
+        fate=st.sampled_from(["rollback", "enqueued", "committed"]),
+    )
+    def broken_transaction(self, steps: list[Any], fate: str) -> None:
+        self._transact(steps, fate)
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(which=NUMBERS)
+    def look_at(self, which: int) -> None:
+        """Remember a job as it is now, to decide something about it later."""
+        self._count("look at")
+        self.seen.append(self._chosen(which))
+
+    @precondition(lambda self: self.model.those(*CLAIMABLE, JobStatus.FAILED))
+    @rule(which=NUMBERS, script=st.sampled_from(ENDINGS))
+    def rewrite(self, which: int, script: str) -> None:
+        """Let the body of a job end in another way from now on."""
+        self._count("rewrite")
+        jobs = self.model.those(*CLAIMABLE, JobStatus.FAILED)
+        job = jobs[which % len(jobs)]
+        self.rows.filter(pk=job.id).update(script=script)
+        self.model.jobs[job.id] = replace(job, script=script)
+
+    # What workers and the broker do
+
+    @precondition(lambda self: self.messages)
+    @rule(which=NUMBERS, is_repeated=st.booleans(), dies_at=DEATHS)
+    def deliver(self, which: int, is_repeated: bool, dies_at: tuple[str, int] | None) -> None:
+        self._count("deliver, and die" if dies_at else "deliver")
+        number = which % len(self.messages)
+        task, arguments = self.messages[number] if is_repeated else self.messages.pop(number)
+        note(f"  # {task.rpartition('.')[2]} {arguments.get('lanes') or ''}")
+        if task == "parviraptor_celery.dispatch_jobs":
+            tasks.dispatch_jobs.run(**arguments)
+            return
+        with self._dying(*(dies_at or (None, 1))) as crash:
+            tasks.process_jobs.run(**arguments)
+        self.model.doom = list(dies_at or ())
+        try:
+            self.model.work(arguments.get("lanes") or [], KICK_JOBS)
+        except Died:
+            self.unattended.update(self.lanes)
+            assert crash.has_happened
+        else:
+            assert not crash.has_happened
+
+    @precondition(lambda self: self.messages)
+    @rule(which=NUMBERS)
+    def lose(self, which: int) -> None:
+        """Lose a message."""
+        self._count("lose")
+        _, arguments = self.messages.pop(which % len(self.messages))
+        self.unattended.update(arguments.get("lanes") or self.lanes)
+
+    @rule(dies=st.booleans())
+    def sweep(self, dies: bool) -> None:
+        self._count("sweep, and die" if dies else "sweep")
+        with self._dying("rescued" if dies else None, 1) as crash:
+            tasks.dispatch_jobs.run(force=True)
+        self.model.rescue()
+        self.unattended = set(self.lanes) if crash.has_happened else set()
+
+    @rule(hours=st.sampled_from([1, 1, 2, 7, 30]))
+    def advance(self, hours: int) -> None:
+        """Set the clock forward, and a little more: what is due in an hour is due then."""
+        self._count("advance")
+        idle = [lane for lane in self.lanes if self.model.next_of(lane) is None]
+        self.clock.advance(hours * HOUR + MINUTE)
+        self.model.now += hours
+        self.unattended.update(lane for lane in idle if self.model.next_of(lane))
+
+    @rule(lane=LANES)
+    def slow_worker_claims(self, lane: int) -> None:
+        self._count("slow worker claims")
+        name = self.lanes[lane % len(self.lanes)]
+        found = self._feed(name).first()
+        if self.kind.has_lanes:
+            job = self.model.claim(name)
+        else:
+            job = next(iter([self.model.lease(job) for job in self.model.batch(1)]), None)
+        assert (found and found.pk) == (job and job.id)
+        if job is not None:
+            self.slow.append((found, job))
+
+    @precondition(lambda self: self.slow)
+    @rule(which=NUMBERS)
+    def slow_worker_ends(self, which: int) -> None:
+        """Run a job that was claimed long ago, and record that if it is still ours."""
+        self._count("slow worker ends")
+        found, job = self.slow.pop(which % len(self.slow))
+        note(f"  # job {job.id}, attempt {job.attempt}")
+        self.model.doom = []
+        run = execution.run(found)
+        if not run.is_settled:
+            settle_alone(run, self.using)
+        run.announce()
+        self.model.run(job)
+        self.unattended.add(job.lane)
+
+    @precondition(lambda self: self.slow)
+    @rule(which=NUMBERS)
+    def slow_worker_hands_back(self, which: int) -> None:
+        self._count("slow worker hands back")
+        found, job = self.slow.pop(which % len(self.slow))
+        is_ours = self.model.is_as(job)
+        if is_ours:
+            self.model.wait(job)
+        assert found.update_job_for_being_resumed() == is_ours
+
+    @rule()
+    def clean(self) -> None:
+        self._count("clean")
+        before = len(self.model.jobs)
+        self.model.clean(KEEP_HOURS)
+        assert tasks.clean_jobs.run() == before - len(self.model.jobs)
+        self.final = {pk: row for pk, row in self.final.items() if pk in self.model.jobs}
+
+    # What has to be so after each step
+
+    @invariant()
+    def they_agree(self) -> None:
+        self.the_rows_are_those_of_the_model()
+        self.at_most_one_job_of_a_lane_is_processing()
+        self.final_rows_are_never_rewritten()
+        self.the_bodies_were_those_of_the_model_in_its_order()
+        self.what_may_run_has_a_kick_on_its_way()
+        self.why_is_true()
+        self.monitoring_counts_what_the_model_does()
+
+    def the_rows_are_those_of_the_model(self) -> None:
+        rows = {row["id"]: self._as_in_the_model(row) for row in self.rows.values()}
+        model = {job.id: _as_in_the_database(job) for job in self.model.jobs.values()}
+        assert rows == model
+
+    def at_most_one_job_of_a_lane_is_processing(self) -> None:
+        running = self.rows.filter(status=JobStatus.PROCESSING, lane__isnull=False)
+        lanes = list(running.values_list("lane", flat=True))
+        assert len(lanes) == len(set(lanes))
+
+    def final_rows_are_never_rewritten(self) -> None:
+        now = {row["id"]: row for row in self.rows.filter(status__in=FINAL).values()}
+        assert {pk: now[pk] for pk in self.final if pk in self.model.jobs} == {
+            pk: row for pk, row in self.final.items() if pk in self.model.jobs
+        }
+        self.final = now
+
+    def the_bodies_were_those_of_the_model_in_its_order(self) -> None:
+        texts = Note.objects.using(self.using).order_by("id").values_list("text", flat=True)
+        assert [int(text.split()[1]) for text in texts] == self.model.effects
+
+    def what_may_run_has_a_kick_on_its_way(self) -> None:
+        kicked = set[str | None]()
+        for _, arguments in self.messages:
+            kicked.update(arguments.get("lanes") or self.lanes)
+        waiting = {lane for lane in self.lanes if self.model.next_of(lane)}
+        assert waiting <= kicked | self.unattended
+
+    def why_is_true(self) -> None:
+        jobs = list(self.model.jobs.values())
+        for _ in range(min(MOST_ASKED, len(jobs))):
+            job = jobs[next(self.questions) % len(jobs)]
+            reason = self.rows.get(pk=job.id).why()
+            assert (reason.code, reason.job_id) == self.model.why(job), (job.id, str(reason))
+
+    def monitoring_counts_what_the_model_does(self) -> None:
+        health = monitoring.health(self.queue)
+        long_ago = self.model.now - LONG_WAIT_HOURS
+        unprocessed = [
+            job
+            for job in self.model.those(JobStatus.NEW)
+            if job.created < long_ago + 1 and (job.due < long_ago + 1 or job.errors)
+        ]
+        running = self.model.those(JobStatus.PROCESSING)
+        assert (
+            health.failed,
+            health.long_processing,
+            health.long_unprocessed,
+            health.paused,
+            health.is_paused,
+        ) == (
+            len(self.model.those(JobStatus.FAILED)),
+            sum(job.since < self.model.now for job in running),
+            len(unprocessed),
+            len(self.model.pauses),
+            "" in self.model.pauses,
+        )
+        [(_, counts)] = monitoring.open_entries()
+        assert counts == {
+            status: len(self.model.those(JobStatus(status))) for status in counts
+        }
+
+    def come_to_rest(self) -> None:
+        """Let everything succeed from now on, and see it end where the model says."""
+        open_jobs = self.model.those(*CLAIMABLE, JobStatus.PROCESSING, JobStatus.FAILED)
+        self.rows.filter(pk__in=[job.id for job in open_jobs]).update(script="")
+        for job in open_jobs:
+            job.script = ""
+        for name in ["", *filter(None, self.lanes)]:
+            self._set_pause(name, "resume")
+        for _ in range(3):
+            self.advance(100)
+            self.sweep(dies=False)
+            while self.messages:
+                self.deliver(0, is_repeated=False, dies_at=None)
+        self.they_agree()
+        left = self.model.those(*CLAIMABLE, JobStatus.PROCESSING)
+        assert all(self.model.obstacle(job) for job in left), left
+
+    # How it is done
+
+    @property
+    def rows(self) -> Any:
+        return self.queue.rows(self.using)
+
+    def _lane_of(self, values: dict[str, Any]) -> str | None:
+        if not self.kind.has_lanes:
+            return None
+        return lane_of(self.queue(**values), self.queue.dependent_fields)
+
+    def _chosen(self, which: int) -> tuple[Any, Job]:
+        """Return a job as it is in the database, and as it is in the model."""
+        job = list(self.model.jobs.values())[which % len(self.model.jobs)]
+        return self.rows.get(pk=job.id), job
+
+    def _feed(self, lane: str | None) -> Any:
+        if self.kind.has_lanes:
+            return JobLaneFeed(self.rows, lane)  # type: ignore[arg-type]
+        return JobPoolFeed(self.rows, 1, Budget.endless())
+
+    def _transact(self, steps: list[Any], fate: str) -> None:
+        self._count("transaction" if fate == "commit" else f"transaction, {fate}")
+        before = copy.deepcopy(self.model)
+        point = fate if fate in ("enqueued", "committed") else None
+        with self._dying(point, 1) as crash, suppress(Undone), self._atomic():
+            for step in steps:
+                self._do(step)
+            if fate == "rollback":
+                raise Undone
+        if fate == "rollback" or (fate == "enqueued" and crash.has_happened):
+            self.model = before
+        if crash.has_happened:
+            self.unattended.update(self.lanes)
+
+    def _do(self, step: Any) -> None:
+        match step:
+            case Enqueue():
+                self._enqueue(step)
+            case Decide() if self.model.jobs:
+                self._decide(step)
+            case SetPause(lane=None, verb=verb):
+                self._set_pause("", verb)
+            case SetPause(lane=lane, verb=verb) if self.queue.dependent_fields:
+                self._set_pause(self.lanes[lane], verb)
+            case InSavepoint(step=inner):
+                before = copy.deepcopy(self.model)
+                with suppress(Undone), self._atomic():
+                    self._do(inner)
+                    raise Undone
+                self.model = before
+
+    def _enqueue(self, step: Enqueue) -> None:
+        lane = step.lane % len(self.lanes)
+        options = {"priority": step.priority, "unique_key": step.key}
+        fields = {**self.lanes_by[lane], "script": f"{step.script} x".strip()}
+        delay = step.due * HOUR if step.due else None
+
+        def write() -> list[Any]:
+            if step.copies == 1:
+                return [self.queue.enqueue(using=self.using, run_after=delay, **options, **fields)]
+            due = delay and self.clock.now() + delay
+            new = [self.queue(run_after=due, **options, **fields) for _ in range(step.copies)]
+            return list(self.queue.enqueue_many(new, using=self.using))
+
+        created = _outcome_of(write)
+        ids = [0] * step.copies if isinstance(created, str) else [job.pk for job in created]
+        due = self.model.now + step.due if step.due else 0
+        jobs = [
+            Job(pk, self.lanes[lane], due, step.priority, step.key, step.script) for pk in ids
+        ]
+        refused = _outcome_of(lambda: self.model.enqueue(*jobs))
+        assert refused == (created if isinstance(created, str) else None)
+
+    def _decide(self, step: Decide) -> None:
+        if step.is_stale and self.seen:
+            found, seen = self.seen[step.which % len(self.seen)]
+            found = copy.copy(found)
+        else:
+            found, seen = self._chosen(step.which)
+        note(f"  # {step.verb} job {seen.id}, seen as {seen.status}")
+        if step.verb != "delete":
+            expected = _outcome_of(lambda: getattr(self.model, step.verb)(seen))
+            assert _outcome_of(getattr(found, step.verb)) == expected
+        elif self.model.is_as(seen) and seen.status != JobStatus.PROCESSING:
+            found.delete()
+            self.model.delete(seen)
+            self.unattended.add(seen.lane)
+
+    def _set_pause(self, lane: str | None, verb: str) -> None:
+        values = self.lanes_by[self.lanes.index(lane)] if lane else {}
+        was_paused = lane in self.model.pauses
+        has_changed = getattr(self.queue, verb)(using=self.using, **values)
+        assert has_changed == (was_paused != (verb == "pause"))
+        self.model.pauses -= {lane}  # type: ignore[arg-type]
+        if verb == "pause":
+            self.model.pauses.add(lane)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _atomic(self) -> Iterator[None]:
+        with transaction.atomic(using=self.using):
+            yield
+
+    @contextmanager
+    def _dying(self, point: str | None, nth: int) -> Iterator[Any]:
+        """Die at a crash point, if the block comes there."""
+        if point is None:
+            yield mock.Mock(has_happened=False)
+            return
+        with suppress(CrashPointNotReached), crash_at(point, nth=nth) as crash:
+            yield crash
+
+    def _empty_tables(self) -> None:
+        for table in (self.queue, Note, Pause):
+            table._base_manager.using(self.using).all()._raw_delete(self.using)
+
+    def _take_messages(self) -> None:
+        def kick(task: str, *, countdown: float | None = None, **arguments: Any) -> bool:
+            self.messages.append((task, arguments))
+            return True
+
+        def come_back(_: Any, report: Report, **arguments: Any) -> None:
+            for lane in report.pauses:
+                lanes = {"lanes": [lane]} if lane else {}
+                self.messages.append(("parviraptor_celery.process_jobs", {**arguments, **lanes}))
+
+        self.world.enter_context(mock.patch("parviraptor_celery.broker.kick", kick))
+        self.world.enter_context(mock.patch.object(tasks, "retry_when_due", come_back))
+
+    def _count(self, name: str) -> None:
+        self.tally.rules[name] += 1
+
+    def _hours(self, moment: datetime | None) -> int | None:
+        return None if moment is None else (moment - self.start) // HOUR
+
+    def _as_in_the_model(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "status": row["status"],
+            "errors": row["error_count"],
+            "attempt": row["attempt"],
+            "deaths": row["worker_deaths"],
+            "results": row["result"] or 0,
+            "cause": row["failed_by"],
+            "due": self._hours(row["run_after"]) or 0,
+            "since": self._hours(row["modification_date"]),
+            "lease": self._hours(row["lease_until"]),
+            "waiting key": row["waiting_key"],
+            "running lane": row["running_lane"],
+            "lane": row["lane"],
+        }
+
+
+def _as_in_the_database(job: Job) -> dict[str, Any]:
+    names = ("status", "errors", "attempt", "deaths", "results", "cause", "due", "since", "lease")
+    return {
+        **{name: getattr(job, name) for name in names},
+        "waiting key": job.key if job.status in CLAIMABLE else None,
+        "running lane": job.lane if job.status == JobStatus.PROCESSING else None,
+        "lane": job.lane,
+    }
+
+
+def _outcome_of(call: Callable[[], Any]) -> Any:
+    """Return what ``call`` returns, or the name of the exception by which it refuses."""
+    try:
+        return call()
+    except Refused as refusal:
+        return str(refusal)
+    except REFUSALS as refusal:
+        return type(refusal).__name__
