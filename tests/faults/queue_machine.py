@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from unittest import mock
 
 from django.db import transaction
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
-from parviraptor_celery import execution, monitoring, tasks
+from parviraptor_celery import execution, kicks, monitoring, tasks
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
-from parviraptor_celery.drains import Budget, Report
+from parviraptor_celery.drains import Budget
 from parviraptor_celery.exceptions import CauseStillFailed, DuplicateUniqueKey, IllegalTransition
 from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.lanes import lane_of
 from parviraptor_celery.models import Pause
 from parviraptor_celery.states import CLAIMABLE, TRANSITIONS, JobStatus
-from parviraptor_celery.test import CrashPointNotReached, crash_at, virtual_clock
-from tests.faults.machines import Tally
-from tests.faults.queue_model import Died, Job, Kind, Queue, Refused
+from parviraptor_celery.test import CrashPointNotReached, crash_at
+from tests.faults.doom import Died, Doom
+from tests.faults.machines import HOUR, BesideAModel, InSavepoint, Undone
+from tests.faults.queue_model import Job, Kind, Queue
 from tests.testapp.models import Note
 
-HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 KICK_JOBS, KEEP_HOURS, LONG_WAIT_HOURS = 3, 24, 16
-REFUSALS = (CauseStillFailed, DuplicateUniqueKey, IllegalTransition)
 ENDINGS = ["", "", "", "temporary", "defer", "fail", "invalid", "ignore", "unprocessable"]
 FINAL = [status for status, following in TRANSITIONS.items() if not following]
 MOST_ASKED = 2
@@ -49,10 +46,6 @@ CONFIG = {
 
 NUMBERS = st.integers(0, 9)
 LANES = st.integers(0, 1)
-
-
-class Undone(Exception):
-    """Rolls a transaction back."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +77,6 @@ class SetPause:
     verb: str
 
 
-@dataclass(frozen=True)
-class InSavepoint:
-    """Do it, and roll that back."""
-
-    step: Any
-
-
 STEPS = st.one_of(
     st.builds(
         Enqueue,
@@ -109,28 +95,24 @@ STEPS = st.one_of(
     ),
     st.builds(SetPause, lane=st.none() | LANES, verb=st.sampled_from(["pause", "resume"])),
 )
-FATES = ["commit", "commit", "commit", "rollback", "enqueued", "committed"]
 DEATHS = st.none() | st.tuples(
     st.sampled_from(["claimed", "processed", "settled"]), st.integers(1, 3)
 )
 
 
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(BesideAModel):
     """Every rule does the same to both; after each one they have to agree in everything."""
 
     queue: ClassVar[Any]
-    using: ClassVar[str]
     kind: ClassVar[Kind]
     lanes_by: ClassVar[tuple[dict[str, Any], ...]]
     """What the dependent fields are in each of the lanes."""
 
-    tally: ClassVar[Tally]
+    refusals = (CauseStillFailed, DuplicateUniqueKey, IllegalTransition)
 
     def __init__(self) -> None:
         super().__init__()
-        self.tally.examples += 1
         self.model = Queue(self.kind)
-        self.messages: list[tuple[str, dict[str, Any]]] = []
         self.seen: list[tuple[Any, Job]] = []
         self.slow: list[tuple[Any, Job]] = []
         self.unattended: set[str | None] = set()
@@ -139,16 +121,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.final: dict[int, dict[str, Any]] = {}
         self.questions = itertools.count()
         self.lanes: list[str | None] = [self._lane_of(values) for values in self.lanes_by]
-        self.world = ExitStack()
-        self.clock = self.world.enter_context(virtual_clock())
-        self.start = self.clock.now() - MINUTE
-        self._empty_tables()
-        self._take_messages()
-
-    def teardown(self) -> None:
-        with self.world:
-            if sys.exc_info()[0] is None:
-                self.come_to_rest()
+        self.world.enter_context(self.coming_back(tasks, kicks.PROCESS))
+        for table in (self.queue, Note, Pause):
+            table._base_manager.using(self.using).all()._raw_delete(self.using)
 
     # What people and the project do
 
@@ -167,14 +142,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(which=NUMBERS)
     def look_at(self, which: int) -> None:
         """Remember a job as it is now, to decide something about it later."""
-        self._count("look at")
+        self.count("look at")
         self.seen.append(self._chosen(which))
 
     @precondition(lambda self: self.model.those(*CLAIMABLE, JobStatus.FAILED))
     @rule(which=NUMBERS, script=st.sampled_from(ENDINGS))
     def rewrite(self, which: int, script: str) -> None:
         """Let the body of a job end in another way from now on."""
-        self._count("rewrite")
+        self.count("rewrite")
         jobs = self.model.those(*CLAIMABLE, JobStatus.FAILED)
         job = jobs[which % len(jobs)]
         self.rows.filter(pk=job.id).update(script=script)
@@ -185,16 +160,16 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.messages)
     @rule(which=NUMBERS, is_repeated=st.booleans(), dies_at=DEATHS)
     def deliver(self, which: int, is_repeated: bool, dies_at: tuple[str, int] | None) -> None:
-        self._count("deliver, and die" if dies_at else "deliver")
+        self.count("deliver, and die" if dies_at else "deliver")
         number = which % len(self.messages)
         task, arguments = self.messages[number] if is_repeated else self.messages.pop(number)
         note(f"  # {task.rpartition('.')[2]} {arguments.get('lanes') or ''}")
-        if task == "parviraptor_celery.dispatch_jobs":
+        if task == kicks.DISPATCH:
             tasks.dispatch_jobs.run(**arguments)
             return
         with self._dying(*(dies_at or (None, 1))) as crash:
             tasks.process_jobs.run(**arguments)
-        self.model.doom = list(dies_at or ())
+        self.model.doom = Doom(*(dies_at or ()))
         try:
             self.model.work(arguments.get("lanes") or [], KICK_JOBS)
         except Died:
@@ -207,13 +182,13 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(which=NUMBERS)
     def lose(self, which: int) -> None:
         """Lose a message."""
-        self._count("lose")
+        self.count("lose")
         _, arguments = self.messages.pop(which % len(self.messages))
         self.unattended.update(arguments.get("lanes") or self.lanes)
 
     @rule(dies=st.booleans())
     def sweep(self, dies: bool) -> None:
-        self._count("sweep, and die" if dies else "sweep")
+        self.count("sweep, and die" if dies else "sweep")
         with self._dying("rescued" if dies else None, 1) as crash:
             tasks.dispatch_jobs.run(force=True)
         self.model.rescue()
@@ -221,16 +196,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([1, 1, 2, 7, 30]))
     def advance(self, hours: int) -> None:
-        """Set the clock forward, and a little more: what is due in an hour is due then."""
-        self._count("advance")
+        self.count("advance")
         idle = [lane for lane in self.lanes if self.model.next_of(lane) is None]
-        self.clock.advance(hours * HOUR + MINUTE)
-        self.model.now += hours
+        self.set_forward(hours)
         self.unattended.update(lane for lane in idle if self.model.next_of(lane))
 
     @rule(lane=LANES)
     def slow_worker_claims(self, lane: int) -> None:
-        self._count("slow worker claims")
+        self.count("slow worker claims")
         name = self.lanes[lane % len(self.lanes)]
         found = self._feed(name).first()
         if self.kind.has_lanes:
@@ -245,10 +218,10 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(which=NUMBERS)
     def slow_worker_ends(self, which: int) -> None:
         """Run a job that was claimed long ago, and record that if it is still ours."""
-        self._count("slow worker ends")
+        self.count("slow worker ends")
         found, job = self.slow.pop(which % len(self.slow))
         note(f"  # job {job.id}, attempt {job.attempt}")
-        self.model.doom = []
+        self.model.doom = Doom()
         run = execution.run(found)
         if not run.is_settled:
             settle_alone(run, self.using)
@@ -259,7 +232,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS)
     def slow_worker_hands_back(self, which: int) -> None:
-        self._count("slow worker hands back")
+        self.count("slow worker hands back")
         found, job = self.slow.pop(which % len(self.slow))
         is_ours = self.model.is_as(job)
         if is_ours:
@@ -268,7 +241,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def clean(self) -> None:
-        self._count("clean")
+        self.count("clean")
         before = len(self.model.jobs)
         self.model.clean(KEEP_HOURS)
         assert tasks.clean_jobs.run() == before - len(self.model.jobs)
@@ -344,9 +317,7 @@ class QueueMachine(RuleBasedStateMachine):
             "" in self.model.pauses,
         )
         [(_, counts)] = monitoring.open_entries()
-        assert counts == {
-            status: len(self.model.those(JobStatus(status))) for status in counts
-        }
+        assert counts == {status: len(self.model.those(JobStatus(status))) for status in counts}
 
     def come_to_rest(self) -> None:
         """Let everything succeed from now on, and see it end where the model says."""
@@ -387,12 +358,12 @@ class QueueMachine(RuleBasedStateMachine):
         return JobPoolFeed(self.rows, 1, Budget.endless())
 
     def _transact(self, steps: list[Any], fate: str) -> None:
-        self._count("transaction" if fate == "commit" else f"transaction, {fate}")
+        self.count("transaction" if fate == "commit" else f"transaction, {fate}")
         before = copy.deepcopy(self.model)
         point = fate if fate in ("enqueued", "committed") else None
-        with self._dying(point, 1) as crash, suppress(Undone), self._atomic():
+        with self._dying(point, 1) as crash, suppress(Undone), transaction.atomic(using=self.using):
             for step in steps:
-                self._do(step)
+                self.do(step)
             if fate == "rollback":
                 raise Undone
         if fate == "rollback" or (fate == "enqueued" and crash.has_happened):
@@ -400,7 +371,7 @@ class QueueMachine(RuleBasedStateMachine):
         if crash.has_happened:
             self.unattended.update(self.lanes)
 
-    def _do(self, step: Any) -> None:
+    def do(self, step: Any) -> None:
         match step:
             case Enqueue():
                 self._enqueue(step)
@@ -411,11 +382,7 @@ class QueueMachine(RuleBasedStateMachine):
             case SetPause(lane=lane, verb=verb) if self.queue.dependent_fields:
                 self._set_pause(self.lanes[lane], verb)
             case InSavepoint(step=inner):
-                before = copy.deepcopy(self.model)
-                with suppress(Undone), self._atomic():
-                    self._do(inner)
-                    raise Undone
-                self.model = before
+                self.in_savepoint(inner)
 
     def _enqueue(self, step: Enqueue) -> None:
         lane = step.lane % len(self.lanes)
@@ -430,13 +397,11 @@ class QueueMachine(RuleBasedStateMachine):
             new = [self.queue(run_after=due, **options, **fields) for _ in range(step.copies)]
             return list(self.queue.enqueue_many(new, using=self.using))
 
-        created = _outcome_of(write)
+        created = self.outcome_of(write)
         ids = [0] * step.copies if isinstance(created, str) else [job.pk for job in created]
         due = self.model.now + step.due if step.due else 0
-        jobs = [
-            Job(pk, self.lanes[lane], due, step.priority, step.key, step.script) for pk in ids
-        ]
-        refused = _outcome_of(lambda: self.model.enqueue(*jobs))
+        jobs = [Job(pk, self.lanes[lane], due, step.priority, step.key, step.script) for pk in ids]
+        refused = self.outcome_of(lambda: self.model.enqueue(*jobs))
         assert refused == (created if isinstance(created, str) else None)
 
     def _decide(self, step: Decide) -> None:
@@ -447,8 +412,8 @@ class QueueMachine(RuleBasedStateMachine):
             found, seen = self._chosen(step.which)
         note(f"  # {step.verb} job {seen.id}, seen as {seen.status}")
         if step.verb != "delete":
-            expected = _outcome_of(lambda: getattr(self.model, step.verb)(seen))
-            assert _outcome_of(getattr(found, step.verb)) == expected
+            expected = self.outcome_of(lambda: getattr(self.model, step.verb)(seen))
+            assert self.outcome_of(getattr(found, step.verb)) == expected
         elif self.model.is_as(seen) and seen.status != JobStatus.PROCESSING:
             found.delete()
             self.model.delete(seen)
@@ -464,11 +429,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.pauses.add(lane)  # type: ignore[arg-type]
 
     @contextmanager
-    def _atomic(self) -> Iterator[None]:
-        with transaction.atomic(using=self.using):
-            yield
-
-    @contextmanager
     def _dying(self, point: str | None, nth: int) -> Iterator[Any]:
         """Die at a crash point, if the block comes there."""
         if point is None:
@@ -476,29 +436,6 @@ class QueueMachine(RuleBasedStateMachine):
             return
         with suppress(CrashPointNotReached), crash_at(point, nth=nth) as crash:
             yield crash
-
-    def _empty_tables(self) -> None:
-        for table in (self.queue, Note, Pause):
-            table._base_manager.using(self.using).all()._raw_delete(self.using)
-
-    def _take_messages(self) -> None:
-        def kick(task: str, *, countdown: float | None = None, **arguments: Any) -> bool:
-            self.messages.append((task, arguments))
-            return True
-
-        def come_back(_: Any, report: Report, **arguments: Any) -> None:
-            for lane in report.pauses:
-                lanes = {"lanes": [lane]} if lane else {}
-                self.messages.append(("parviraptor_celery.process_jobs", {**arguments, **lanes}))
-
-        self.world.enter_context(mock.patch("parviraptor_celery.broker.kick", kick))
-        self.world.enter_context(mock.patch.object(tasks, "retry_when_due", come_back))
-
-    def _count(self, name: str) -> None:
-        self.tally.rules[name] += 1
-
-    def _hours(self, moment: datetime | None) -> int | None:
-        return None if moment is None else (moment - self.start) // HOUR
 
     def _as_in_the_model(self, row: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -508,9 +445,9 @@ class QueueMachine(RuleBasedStateMachine):
             "deaths": row["worker_deaths"],
             "results": row["result"] or 0,
             "cause": row["failed_by"],
-            "due": self._hours(row["run_after"]) or 0,
-            "since": self._hours(row["modification_date"]),
-            "lease": self._hours(row["lease_until"]),
+            "due": self.hours(row["run_after"]) or 0,
+            "since": self.hours(row["modification_date"]),
+            "lease": self.hours(row["lease_until"]),
             "waiting key": row["waiting_key"],
             "running lane": row["running_lane"],
             "lane": row["lane"],
@@ -525,13 +462,3 @@ def _as_in_the_database(job: Job) -> dict[str, Any]:
         "running lane": job.lane if job.status == JobStatus.PROCESSING else None,
         "lane": job.lane,
     }
-
-
-def _outcome_of(call: Callable[[], Any]) -> Any:
-    """Return what ``call`` returns, or the name of the exception by which it refuses."""
-    try:
-        return call()
-    except Refused as refusal:
-        return str(refusal)
-    except REFUSALS as refusal:
-        return type(refusal).__name__

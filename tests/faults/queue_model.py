@@ -10,20 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parviraptor_celery.states import CLAIMABLE, TRANSITIONS, FailurePolicy, JobStatus
+from tests.faults.doom import Doom, Refused
 
 NEW, PROCESSING, DEFERRED, FAILED = (
     *(JobStatus.NEW, JobStatus.PROCESSING),
     *(JobStatus.DEFERRED, JobStatus.FAILED),
 )
 MOST_ERRORS, MOST_DEATHS = 2, 2
-
-
-class Refused(Exception):
-    """A decision that can't be taken; the text is the name of the library's exception."""
-
-
-class Died(Exception):
-    """The worker died at a crash point."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +64,7 @@ class Queue:
     pauses: set[str] = field(default_factory=set)
     effects: list[int] = field(default_factory=list)
     now: int = 0
-    doom: list[Any] = field(default_factory=list)
-    """The crash point that a worker dies at, and how many times it has to come there."""
+    doom: Doom = field(default_factory=Doom)
 
     # What is so
 
@@ -196,7 +188,7 @@ class Queue:
             while budget and (job := claimed or self.claim(lane)):
                 budget -= 1
                 claimed = self.run(job, and_next=budget > 0)
-                self.come_by("settled")
+                self.doom.come_by("settled")
 
     def work_pool(self, budget: int) -> None:
         while budget and (batch := self.batch(budget)):
@@ -205,15 +197,15 @@ class Queue:
                 self.run(self.jobs[pk])
                 if following:
                     self.jobs[following].has_begun = True
-                self.come_by("settled")
+                self.doom.come_by("settled")
             budget -= len(batch)
 
     def run(self, job: Job, *, and_next: bool = False) -> Job | None:
         """Run a claimed job; return the one that was claimed together with its end, if one was."""
-        self.come_by("claimed")
+        self.doom.come_by("claimed")
         if not self.kind.is_atomic:
             self.effects.append(job.id)
-        self.come_by("processed")
+        self.doom.come_by("processed")
         if not self.settle(job):
             return None
         done = self.jobs[job.id]
@@ -250,13 +242,6 @@ class Queue:
             case "temporary":
                 self.wait(done, due=self.now + 1, **counted)
         return True
-
-    def come_by(self, point: str) -> None:
-        """Die if it is time."""
-        if self.doom and self.doom[0] == point:
-            self.doom[1] -= 1
-            if self.doom[1] == 0:
-                raise Died(point)
 
     def rescue(self) -> None:
         """Give back what dead workers have; a body that killed too many of them fails."""

@@ -12,8 +12,8 @@ from django.db import connections
 from parviraptor_celery import registry, settlement
 from parviraptor_celery.models import BackoffStrategy, FailurePolicy
 from parviraptor_celery.pace import Pace
-from tests.faults.machines import Tally, logger, run_machine
-from tests.faults.queue_machine import CONFIG, HOUR, KEEP_HOURS, LONG_WAIT_HOURS, QueueMachine
+from tests.faults.machines import HOUR, Tally, run_machine
+from tests.faults.queue_machine import CONFIG, KEEP_HOURS, LONG_WAIT_HOURS, QueueMachine
 from tests.faults.queue_model import MOST_ERRORS, NEW, Kind
 from tests.testapp import models
 
@@ -57,12 +57,10 @@ def test_a_queue_does_what_its_model_does(
     vendor = connections[one_database].vendor
     if vendor == "postgresql":
         kind = replace(kind, hands_on=(NEW,))
-    tally = Tally()
 
     class Machine(QueueMachine):
         pass
 
     Machine.queue, Machine.using, Machine.kind = queue, one_database, kind
-    Machine.lanes_by, Machine.tally = lanes, tally
+    Machine.lanes_by, Machine.tally = lanes, Tally()
     run_machine(Machine, EXAMPLES[vendor], STEPS)
-    logger.info("%s: %s", name, tally)
