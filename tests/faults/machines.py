@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from unittest import mock
+from zlib import crc32
 
 from django.db import transaction
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test
 
 from parviraptor_celery.drains import Report
 from parviraptor_celery.test import virtual_clock
@@ -140,25 +141,26 @@ class BesideAModel(RuleBasedStateMachine):
         return True
 
 
-def run_machine(machine: type[BesideAModel], examples: int, steps: int) -> None:
+def run_machine(name: str, machine: type[BesideAModel], examples: int, steps: int) -> None:
     """Run ``machine`` on so many examples of at most so many steps; the first that fails is told.
 
-    They are the same in each run, and no database of examples is kept. With ``FAULTS=wide`` they
-    are random, more and longer; with ``FAULTS=quick`` a failure is told as it was found, long.
+    They are the same in each run of this ``name``, and no database of examples is kept. With
+    ``FAULTS=wide`` they are random, more and longer; with ``FAULTS=quick`` a failure is told as
+    it was found, long.
     """
     knob = os.environ.get("FAULTS")
     wide = knob == "wide"
     profile = settings(
         max_examples=int(os.environ.get("FAULTS_EXAMPLES", WIDE)) if wide else examples,
         stateful_step_count=LONG if wide else steps,
-        derandomize=not wide,
         database=None,
         deadline=None,
         phases=(Phase.generate,) if knob == "quick" else (Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
+    test = get_state_machine_test(machine, settings=profile)
     try:
-        run_state_machine_as_test(machine, settings=profile)
+        (test if wide else seed(crc32(name.encode()))(test))()
     finally:
-        logger.info("%s", machine.tally)
+        logger.info("%s: %s", name, machine.tally)

@@ -26,11 +26,11 @@ from parviraptor_celery.crash_points import Crash, CrashAt
 from parviraptor_celery.exceptions import IllegalTransition
 from parviraptor_celery.feeds import settle_alone
 from tests.faults.doom import Died, Doom
-from tests.faults.machines import HOUR, BesideAModel, InSavepoint, Undone
+from tests.faults.machines import HOUR, MINUTE, BesideAModel, InSavepoint, Undone
 from tests.faults.outbox_model import DEAD, PUBLISHING, WAITING, Event, Habits, Outbox
 
 RELAY_ROWS, KEEP_HOURS = 3, 24
-ENDINGS = ["", "", "", "failing", "failing", "hopeless"]
+ENDINGS = ["", "", "failing", "hopeless"]
 FINAL = [status for status, following in TRANSITIONS.items() if not following]
 SIGNALS = {
     "event_published": "published",
@@ -56,10 +56,11 @@ CONFIG = {
 
 @dataclass(frozen=True)
 class Send:
-    """Call a decorated function: one with a hook, or one in order (in a stream, or by a key)."""
+    """Call a function: one with a hook, or one in order (of its stream, or of a key)."""
 
     name: str
     ending: str
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,20 @@ class Decide:
 
 
 NAMES = ["hooked", "in a stream", "key a", "key b"]
-STEPS = st.one_of(
-    st.builds(Send, name=st.sampled_from(NAMES), ending=st.sampled_from(ENDINGS)),
-    st.builds(
-        Decide,
-        verb=st.sampled_from(["replay", "replay", "skip", "discard"]),
-        which=NUMBERS,
-        is_stale=st.booleans(),
-    ),
-    st.builds(Dawdle),
-    st.builds(RelayInBetween),
+SENDS = st.builds(
+    Send,
+    name=st.sampled_from(NAMES),
+    ending=st.sampled_from(ENDINGS),
+    copies=st.sampled_from([1, 1, 2, 3]),
 )
+DECISIONS = st.builds(
+    Decide,
+    verb=st.sampled_from(["replay", "replay", "skip", "discard"]),
+    which=NUMBERS,
+    is_stale=st.booleans(),
+)
+STEPS = SENDS | SENDS | DECISIONS | st.builds(Dawdle) | st.builds(RelayInBetween)
+HOOK_DEATHS = st.tuples(st.sampled_from(["committed", "called", "settled"]), st.integers(1, 3))
 DEATHS = st.none() | st.tuples(st.sampled_from(["called", "settled"]), st.integers(1, 3))
 
 
@@ -126,56 +130,33 @@ class OutboxMachine(BesideAModel):
 
     # What the project and people do
 
-    @rule(steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=5))
-    def transaction(self, steps: list[Any]) -> None:
-        self._transact("transaction", steps)
-
-    @rule(steps=st.lists(STEPS, min_size=1, max_size=4))
-    def transaction_rolled_back(self, steps: list[Any]) -> None:
-        self.count("transaction rolled back")
-        before, now = copy.deepcopy(self.model), self.model.now
-        self.written = []
-        with suppress(Undone), transaction.atomic(using=self.using):
-            for step in steps:
-                self.do(step)
-            now = self.model.now
-            raise Undone
-        self.model = before
-        self._time_has_come(now)
+    @rule(steps=st.lists(SENDS, min_size=1, max_size=4))
+    def send(self, steps: list[Send]) -> None:
+        self._transact("send", steps)
 
     @rule(
-        steps=st.lists(STEPS, min_size=1, max_size=4),
-        point=st.sampled_from(["committed", "called", "settled"]),
-        nth=st.integers(1, 3),
+        steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=5),
+        is_rolled_back=st.booleans(),
+        dies_at=st.none() | HOOK_DEATHS,
     )
-    def transaction_whose_process_dies(self, steps: list[Any], point: str, nth: int) -> None:
-        self._transact("transaction whose process dies", steps, Doom(point, nth))
-
-    @precondition(lambda self: self.model.events)
-    @rule(which=NUMBERS)
-    def look_at(self, which: int) -> None:
-        """Remember an event as it is now, to decide something about it later."""
-        self.count("look at")
-        self.seen.append(self._chosen(which))
-
-    @precondition(lambda self: self.model.endings)
-    @rule(which=NUMBERS, ending=st.sampled_from(ENDINGS))
-    def rewrite(self, which: int, ending: str) -> None:
-        """Let the function end in another way for one of the calls, from now on."""
-        self.count("rewrite")
-        numbers = list(self.model.endings)
-        self.model.endings[numbers[which % len(numbers)]] = ending
-
-    @rule(name=st.sampled_from(NAMES[:3]))
-    def deploy(self, name: str) -> None:
-        """Forget a function, or get to know it again."""
-        self.count("deploy")
-        function = self.functions[name]
-        if function.name in self.model.unknown:
-            registry._functions[function.name] = function
+    def transaction(
+        self, steps: list[Any], is_rolled_back: bool, dies_at: tuple[str, int] | None
+    ) -> None:
+        if is_rolled_back:
+            self._roll_back(steps)
         else:
-            del registry._functions[function.name]
-        self.model.unknown ^= {function.name}
+            name = "transaction" if dies_at is None else f"transaction, dies {dies_at[0]}"
+            self._transact(name, steps, Doom(*(dies_at or ())))
+
+    @rule(steps=st.lists(SENDS, min_size=1, max_size=3))
+    def long_transaction(self, steps: list[Send]) -> None:
+        """Write, let the leases run out before the commit, and let the relay be the first after."""
+        self._transact("long transaction", [RelayInBetween(), *steps, Dawdle()])
+
+    @precondition(lambda self: self.model.those(DEAD))
+    @rule(decision=DECISIONS)
+    def decide(self, decision: Decide) -> None:
+        self._transact("decide", [decision])
 
     # What workers and the broker do
 
@@ -198,6 +179,12 @@ class OutboxMachine(BesideAModel):
         self._both(lambda: tasks.relay_events.run(**about), model, Doom(*(dies_at or ())))
 
     @precondition(lambda self: self.messages)
+    @rule()
+    def deliver_all(self) -> None:
+        while self.messages:
+            self.deliver(0, is_repeated=False, dies_at=None)
+
+    @precondition(lambda self: self.messages)
     @rule(which=NUMBERS)
     def lose(self, which: int) -> None:
         """Lose a message."""
@@ -205,26 +192,40 @@ class OutboxMachine(BesideAModel):
         _, about = self.messages.pop(which % len(self.messages))
         self.unattended.update(about.get("lanes") or [None])
 
+    @precondition(lambda self: self.model.events)
     @rule(dies_at=DEATHS)
     def sweep(self, dies_at: tuple[str, int] | None) -> None:
         self.count("sweep, and die" if dies_at else "sweep")
         self.unattended = set()
         self._both(self._sweep, self._sweep_model, Doom(*(dies_at or ())))
 
-    @rule(hours=st.sampled_from([1, 1, 2, 7, 30]))
-    def advance(self, hours: int) -> None:
+    @precondition(lambda self: self.model.events)
+    @rule(
+        hours=st.sampled_from([1, 1, 2, 7, 30]),
+        deploys=st.sampled_from([None, None, None, *NAMES[:3]]),
+        is_cleaned=st.booleans(),
+    )
+    def advance(self, hours: int, deploys: str | None = None, is_cleaned: bool = False) -> None:
+        """Let hours pass, and perhaps a deploy by which a function is not known, or known again."""
         self.count("advance")
-        self.clock.advance(hours * HOUR + HOUR / 60)
-        self._time_has_come(self.model.now + hours)
+        self._pass_time(hours)
+        if deploys is not None:
+            self._deploy(deploys)
+        if is_cleaned:
+            before = len(self.model.events)
+            self.model.clean(KEEP_HOURS)
+            assert tasks.clean_events.run() == before - len(self.model.events)
 
+    @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
     @rule(lane=st.integers(0, 2))
     def slow_relay_claims(self, lane: int) -> None:
         self.count("slow relay claims")
-        found = EventLaneFeed(self.rows, self.lanes[lane]).first()
-        event = self.model.claim(self.lanes[lane])
-        assert (found and found.pk) == (event and event.id)
-        if event is not None:
-            self.slow.append((found, event))
+        ready = [name for name in self.lanes if self.model.next_of(name)]
+        name = ready[lane % len(ready)]
+        found, event = EventLaneFeed(self.rows, name).first(), self.model.claim(name)
+        assert event is not None
+        assert found.pk == event.id
+        self.slow.append((found, event))
 
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS)
@@ -239,13 +240,6 @@ class OutboxMachine(BesideAModel):
         self.model.doom = Doom()
         self.model.publish(event)
         self.unattended.add(event.lane)
-
-    @rule()
-    def clean(self) -> None:
-        self.count("clean")
-        before = len(self.model.events)
-        self.model.clean(KEEP_HOURS)
-        assert tasks.clean_events.run() == before - len(self.model.events)
 
     # What has to be so after each step
 
@@ -389,13 +383,33 @@ class OutboxMachine(BesideAModel):
                 self.model.doom.come_by("committed")
                 self.model.hook(event, is_late=self.model.now > at)
 
+    def _roll_back(self, steps: list[Any]) -> None:
+        self.count("transaction rolled back")
+        before, now = copy.deepcopy(self.model), self.model.now
+        self.written = []
+        with suppress(Undone), transaction.atomic(using=self.using):
+            for step in steps:
+                self.do(step)
+            now = self.model.now
+            raise Undone
+        self.model = before
+        self._time_has_come(now)
+
+    def _deploy(self, name: str) -> None:
+        function = self.functions[name]
+        if function.name in self.model.unknown:
+            registry._functions[function.name] = function
+        else:
+            del registry._functions[function.name]
+        self.model.unknown ^= {function.name}
+
     def do(self, step: Any) -> None:
         match step:
-            case Send():
-                self._send(step)
+            case Send(copies=copies):
+                for _ in range(copies):
+                    self._send(step)
             case Dawdle(hours=hours):
-                self.clock.advance(hours * HOUR + HOUR / 60)
-                self._time_has_come(self.model.now + hours)
+                self._pass_time(hours)
             case RelayInBetween():
                 transaction.on_commit(self._sweep, using=self.using)
                 self.written.append((None, 0))
@@ -423,6 +437,7 @@ class OutboxMachine(BesideAModel):
             found = copy.copy(found)
         else:
             found, seen = self._chosen(step.which)
+            self.seen.append((copy.copy(found), seen))
         note(f"  # {step.verb} event {seen.id}, seen as {seen.status}")
         expected = self.outcome_of(lambda: getattr(self.model, step.verb)(seen))
         assert self.outcome_of(getattr(found, step.verb)) == expected
@@ -443,6 +458,10 @@ class OutboxMachine(BesideAModel):
     def _waiting(self) -> set[str | None]:
         lanes: set[str | None] = {lane for lane in self.lanes if self.model.next_of(lane)}
         return lanes | ({None} if self.model.due() else set())
+
+    def _pass_time(self, hours: int) -> None:
+        self.clock.advance(hours * HOUR + MINUTE)
+        self._time_has_come(self.model.now + hours)
 
     def _time_has_come(self, now: int) -> None:
         before = self._waiting()

@@ -77,24 +77,24 @@ class SetPause:
     verb: str
 
 
-STEPS = st.one_of(
-    st.builds(
-        Enqueue,
-        lane=LANES,
-        script=st.sampled_from(ENDINGS),
-        due=st.sampled_from([0, 0, 0, 1, 5]),
-        priority=st.integers(-1, 1),
-        key=st.sampled_from([None, None, "k", "l"]),
-        copies=st.sampled_from([1, 1, 2]),
-    ),
-    st.builds(
-        Decide,
-        verb=st.sampled_from(["retry", "retry", "ignore", "cancel", "delete"]),
-        which=NUMBERS,
-        is_stale=st.booleans(),
-    ),
-    st.builds(SetPause, lane=st.none() | LANES, verb=st.sampled_from(["pause", "resume"])),
+JOBS = st.builds(
+    Enqueue,
+    lane=LANES,
+    script=st.sampled_from(ENDINGS),
+    due=st.sampled_from([0, 0, 0, 1, 5]),
+    priority=st.integers(-1, 1),
+    key=st.sampled_from([None, None, "k", "l"]),
+    copies=st.sampled_from([1, 1, 2]),
 )
+DECISIONS = st.builds(
+    Decide,
+    verb=st.sampled_from(["retry", "retry", "ignore", "cancel", "delete", "mend"]),
+    which=NUMBERS,
+    is_stale=st.booleans(),
+)
+PAUSES = st.builds(SetPause, lane=st.none() | LANES, verb=st.sampled_from(["pause", "resume"]))
+STEPS = JOBS | DECISIONS | PAUSES
+FATES = ["commit", "commit", "rollback", "enqueued", "committed"]
 DEATHS = st.none() | st.tuples(
     st.sampled_from(["claimed", "processed", "settled"]), st.integers(1, 3)
 )
@@ -127,33 +127,21 @@ class QueueMachine(BesideAModel):
 
     # What people and the project do
 
-    @rule(steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=4))
-    def transaction(self, steps: list[Any]) -> None:
-        self._transact(steps, "commit")
+    @rule(jobs=st.lists(JOBS, min_size=1, max_size=4))
+    def enqueue(self, jobs: list[Enqueue]) -> None:
+        self._transact("enqueue", jobs)
 
     @rule(
-        steps=st.lists(STEPS, min_size=1, max_size=3),
-        fate=st.sampled_from(["rollback", "enqueued", "committed"]),
+        steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=4),
+        fate=st.sampled_from(FATES),
     )
-    def broken_transaction(self, steps: list[Any], fate: str) -> None:
-        self._transact(steps, fate)
+    def transaction(self, steps: list[Any], fate: str) -> None:
+        self._transact(f"transaction, {fate}", steps, fate)
 
     @precondition(lambda self: self.model.jobs)
-    @rule(which=NUMBERS)
-    def look_at(self, which: int) -> None:
-        """Remember a job as it is now, to decide something about it later."""
-        self.count("look at")
-        self.seen.append(self._chosen(which))
-
-    @precondition(lambda self: self.model.those(*CLAIMABLE, JobStatus.FAILED))
-    @rule(which=NUMBERS, script=st.sampled_from(ENDINGS))
-    def rewrite(self, which: int, script: str) -> None:
-        """Let the body of a job end in another way from now on."""
-        self.count("rewrite")
-        jobs = self.model.those(*CLAIMABLE, JobStatus.FAILED)
-        job = jobs[which % len(jobs)]
-        self.rows.filter(pk=job.id).update(script=script)
-        self.model.jobs[job.id] = replace(job, script=script)
+    @rule(decision=DECISIONS)
+    def decide(self, decision: Decide) -> None:
+        self._transact("decide", [decision])
 
     # What workers and the broker do
 
@@ -186,6 +174,13 @@ class QueueMachine(BesideAModel):
         _, arguments = self.messages.pop(which % len(self.messages))
         self.unattended.update(arguments.get("lanes") or self.lanes)
 
+    @precondition(lambda self: self.messages)
+    @rule()
+    def deliver_all(self) -> None:
+        while self.messages:
+            self.deliver(0, is_repeated=False, dies_at=None)
+
+    @precondition(lambda self: self.model.jobs)
     @rule(dies=st.booleans())
     def sweep(self, dies: bool) -> None:
         self.count("sweep, and die" if dies else "sweep")
@@ -194,58 +189,53 @@ class QueueMachine(BesideAModel):
         self.model.rescue()
         self.unattended = set(self.lanes) if crash.has_happened else set()
 
-    @rule(hours=st.sampled_from([1, 1, 2, 7, 30]))
-    def advance(self, hours: int) -> None:
+    @precondition(lambda self: self.model.jobs)
+    @rule(hours=st.sampled_from([1, 1, 2, 7, 30]), is_cleaned=st.booleans())
+    def advance(self, hours: int, is_cleaned: bool = False) -> None:
         self.count("advance")
         idle = [lane for lane in self.lanes if self.model.next_of(lane) is None]
         self.set_forward(hours)
         self.unattended.update(lane for lane in idle if self.model.next_of(lane))
+        if is_cleaned:
+            before = len(self.model.jobs)
+            self.model.clean(KEEP_HOURS)
+            assert tasks.clean_jobs.run() == before - len(self.model.jobs)
 
+    @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
     @rule(lane=LANES)
     def slow_worker_claims(self, lane: int) -> None:
         self.count("slow worker claims")
-        name = self.lanes[lane % len(self.lanes)]
+        ready = [name for name in self.lanes if self.model.next_of(name)]
+        name = ready[lane % len(ready)]
         found = self._feed(name).first()
         if self.kind.has_lanes:
             job = self.model.claim(name)
         else:
             job = next(iter([self.model.lease(job) for job in self.model.batch(1)]), None)
-        assert (found and found.pk) == (job and job.id)
-        if job is not None:
-            self.slow.append((found, job))
+        assert job is not None
+        assert found.pk == job.id
+        self.slow.append((found, job))
 
     @precondition(lambda self: self.slow)
-    @rule(which=NUMBERS)
-    def slow_worker_ends(self, which: int) -> None:
-        """Run a job that was claimed long ago, and record that if it is still ours."""
-        self.count("slow worker ends")
+    @rule(which=NUMBERS, hands_back=st.booleans())
+    def slow_worker_ends(self, which: int, hands_back: bool) -> None:
+        """Run a job that was claimed long ago, or hand it back; record that if it is still ours."""
+        self.count("slow worker hands back" if hands_back else "slow worker ends")
         found, job = self.slow.pop(which % len(self.slow))
         note(f"  # job {job.id}, attempt {job.attempt}")
-        self.model.doom = Doom()
+        if hands_back:
+            is_ours = self.model.is_as(job)
+            if is_ours:
+                self.model.wait(job)
+            assert found.update_job_for_being_resumed() == is_ours
+            return
         run = execution.run(found)
         if not run.is_settled:
             settle_alone(run, self.using)
         run.announce()
+        self.model.doom = Doom()
         self.model.run(job)
         self.unattended.add(job.lane)
-
-    @precondition(lambda self: self.slow)
-    @rule(which=NUMBERS)
-    def slow_worker_hands_back(self, which: int) -> None:
-        self.count("slow worker hands back")
-        found, job = self.slow.pop(which % len(self.slow))
-        is_ours = self.model.is_as(job)
-        if is_ours:
-            self.model.wait(job)
-        assert found.update_job_for_being_resumed() == is_ours
-
-    @rule()
-    def clean(self) -> None:
-        self.count("clean")
-        before = len(self.model.jobs)
-        self.model.clean(KEEP_HOURS)
-        assert tasks.clean_jobs.run() == before - len(self.model.jobs)
-        self.final = {pk: row for pk, row in self.final.items() if pk in self.model.jobs}
 
     # What has to be so after each step
 
@@ -357,8 +347,8 @@ class QueueMachine(BesideAModel):
             return JobLaneFeed(self.rows, lane)  # type: ignore[arg-type]
         return JobPoolFeed(self.rows, 1, Budget.endless())
 
-    def _transact(self, steps: list[Any], fate: str) -> None:
-        self.count("transaction" if fate == "commit" else f"transaction, {fate}")
+    def _transact(self, name: str, steps: list[Any], fate: str = "commit") -> None:
+        self.count(name)
         before = copy.deepcopy(self.model)
         point = fate if fate in ("enqueued", "committed") else None
         with self._dying(point, 1) as crash, suppress(Undone), transaction.atomic(using=self.using):
@@ -398,11 +388,14 @@ class QueueMachine(BesideAModel):
             return list(self.queue.enqueue_many(new, using=self.using))
 
         created = self.outcome_of(write)
-        ids = [0] * step.copies if isinstance(created, str) else [job.pk for job in created]
+        is_refused = isinstance(created, str)
+        ids = [0] * step.copies if is_refused else [job.pk for job in created]
         due = self.model.now + step.due if step.due else 0
         jobs = [Job(pk, self.lanes[lane], due, step.priority, step.key, step.script) for pk in ids]
         refused = self.outcome_of(lambda: self.model.enqueue(*jobs))
-        assert refused == (created if isinstance(created, str) else None)
+        assert refused == (created if is_refused else None)
+        if not is_refused:
+            self.seen += [(job, self.model.jobs[job.pk]) for job in created]
 
     def _decide(self, step: Decide) -> None:
         if step.is_stale and self.seen:
@@ -410,14 +403,24 @@ class QueueMachine(BesideAModel):
             found = copy.copy(found)
         else:
             found, seen = self._chosen(step.which)
+            self.seen.append((copy.copy(found), seen))
         note(f"  # {step.verb} job {seen.id}, seen as {seen.status}")
-        if step.verb != "delete":
+        if step.verb == "mend":
+            self._mend(seen)
+        elif step.verb != "delete":
             expected = self.outcome_of(lambda: getattr(self.model, step.verb)(seen))
             assert self.outcome_of(getattr(found, step.verb)) == expected
         elif self.model.is_as(seen) and seen.status != JobStatus.PROCESSING:
             found.delete()
             self.model.delete(seen)
             self.unattended.add(seen.lane)
+
+    def _mend(self, seen: Job) -> None:
+        """Let the body of a job succeed from now on."""
+        job = self.model.jobs.get(seen.id)
+        if job is not None and job.status in (*CLAIMABLE, JobStatus.FAILED):
+            self.rows.filter(pk=job.id).update(script="")
+            self.model.jobs[job.id] = replace(job, script="")
 
     def _set_pause(self, lane: str | None, verb: str) -> None:
         values = self.lanes_by[self.lanes.index(lane)] if lane else {}

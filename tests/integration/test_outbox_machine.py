@@ -42,4 +42,6 @@ def test_the_outbox_does_what_its_model_does(
         pass
 
     Machine.using, Machine.habits, Machine.tally = one_database, habits, Tally()
-    run_machine(Machine, EXAMPLES[connections[one_database].vendor], STEPS)
+    run_machine(
+        f"{name}, {one_database}", Machine, EXAMPLES[connections[one_database].vendor], STEPS
+    )

@@ -63,4 +63,4 @@ def test_a_queue_does_what_its_model_does(
 
     Machine.queue, Machine.using, Machine.kind = queue, one_database, kind
     Machine.lanes_by, Machine.tally = lanes, Tally()
-    run_machine(Machine, EXAMPLES[vendor], STEPS)
+    run_machine(f"{name}, {one_database}", Machine, EXAMPLES[vendor], STEPS)
