@@ -424,10 +424,10 @@ class OutboxMachine(BesideAModel):
     def _send(self, step: Send) -> None:
         number = next(self.numbers)
         self.model.endings[number] = step.ending
+        if step.name == "hooked":
+            transaction.on_commit(lambda: self._come_by("committed"), using=self.using)
         self.calling[step.name](number)
         row = self.rows.order_by("-id").values("id", "name", "lane")[0]
-        if row["lane"] is None:
-            transaction.on_commit(lambda: self._come_by("committed"), using=self.using)
         event = self.model.write(Event(number=number, **row))
         self.written.append((event, self.model.now))
 

@@ -13,7 +13,7 @@ from tests.faults.machines import HOUR, Tally, run_machine
 from tests.faults.outbox_machine import CONFIG, OutboxMachine
 from tests.faults.outbox_model import Habits
 
-EXAMPLES = {"sqlite": 15, "postgresql": 6, "mysql": 6}
+EXAMPLES = {"sqlite": 12, "postgresql": 4, "mysql": 4}
 STEPS = 15
 
 SETTINGS: dict[str, tuple[dict[str, Any], Habits]] = {

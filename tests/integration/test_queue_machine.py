@@ -17,7 +17,7 @@ from tests.faults.queue_machine import CONFIG, KEEP_HOURS, LONG_WAIT_HOURS, Queu
 from tests.faults.queue_model import MOST_ERRORS, NEW, Kind
 from tests.testapp import models
 
-EXAMPLES = {"sqlite": 12, "postgresql": 5, "mysql": 5}
+EXAMPLES = {"sqlite": 8, "postgresql": 3, "mysql": 3}
 STEPS = 15
 SHOPS = ({"shop": "a"}, {"shop": "b"})
 
