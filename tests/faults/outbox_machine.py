@@ -13,7 +13,7 @@ from unittest import mock
 from django.db import transaction
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from jaiminho_celery import execution, registry, signals, tasks
 from jaiminho_celery.dispatch import EventLaneFeed
@@ -130,6 +130,10 @@ class OutboxMachine(BesideAModel):
 
     # What the project and people do
 
+    @initialize(steps=st.lists(SENDS, min_size=2, max_size=4))
+    def begin(self, steps: list[Send]) -> None:
+        self._transact("begin", steps)
+
     @rule(steps=st.lists(SENDS, min_size=1, max_size=4))
     def send(self, steps: list[Send]) -> None:
         self._transact("send", steps)
@@ -161,13 +165,22 @@ class OutboxMachine(BesideAModel):
     # What workers and the broker do
 
     @precondition(lambda self: self.messages)
-    @rule(which=NUMBERS, is_repeated=st.booleans(), dies_at=DEATHS)
-    def deliver(self, which: int, is_repeated: bool, dies_at: tuple[str, int] | None) -> None:
-        self.count("deliver, and die" if dies_at else "deliver")
+    @rule(
+        which=NUMBERS,
+        luck=st.sampled_from(["good", "good", "repeated", "lost"]),
+        dies_at=DEATHS,
+    )
+    def deliver(self, which: int, luck: str, dies_at: tuple[str, int] | None) -> None:
+        self.count(f"deliver, {'and die' if dies_at else luck}")
         number = which % len(self.messages)
-        task, about = self.messages[number] if is_repeated else self.messages.pop(number)
+        task, about = self.messages[number]
         assert task == RELAY
         lanes = about.get("lanes")
+        if luck != "repeated":
+            del self.messages[number]
+        if luck == "lost":
+            self.unattended.update(lanes or [None])
+            return
         note(f"  # relay {lanes or 'what has no order'}")
 
         def model() -> None:
@@ -182,15 +195,7 @@ class OutboxMachine(BesideAModel):
     @rule()
     def deliver_all(self) -> None:
         while self.messages:
-            self.deliver(0, is_repeated=False, dies_at=None)
-
-    @precondition(lambda self: self.messages)
-    @rule(which=NUMBERS)
-    def lose(self, which: int) -> None:
-        """Lose a message."""
-        self.count("lose")
-        _, about = self.messages.pop(which % len(self.messages))
-        self.unattended.update(about.get("lanes") or [None])
+            self.deliver(0, luck="good", dies_at=None)
 
     @precondition(lambda self: self.model.events)
     @rule(dies_at=DEATHS)
@@ -217,8 +222,9 @@ class OutboxMachine(BesideAModel):
             assert tasks.clean_events.run() == before - len(self.model.events)
 
     @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
-    @rule(lane=st.integers(0, 2))
-    def slow_relay_claims(self, lane: int) -> None:
+    @rule(lane=st.integers(0, 2), oversleeps=st.booleans())
+    def slow_relay_claims(self, lane: int, oversleeps: bool) -> None:
+        """Claim an event, to publish it later, and perhaps let the lease run out."""
         self.count("slow relay claims")
         ready = [name for name in self.lanes if self.model.next_of(name)]
         name = ready[lane % len(ready)]
@@ -226,6 +232,9 @@ class OutboxMachine(BesideAModel):
         assert event is not None
         assert found.pk == event.id
         self.slow.append((found, event))
+        if oversleeps:
+            self.advance(1)
+            self.sweep(None)
 
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS)
@@ -278,7 +287,7 @@ class OutboxMachine(BesideAModel):
             self.advance(100)
             self.sweep(None)
             while self.messages:
-                self.deliver(0, is_repeated=False, dies_at=None)
+                self.deliver(0, luck="good", dies_at=None)
         self.they_agree()
         assert not self.model.those(PUBLISHING)
         dead = self.model.those(DEAD)

@@ -13,7 +13,7 @@ from unittest import mock
 from django.db import transaction
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from parviraptor_celery import execution, kicks, monitoring, tasks
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
@@ -92,8 +92,17 @@ DECISIONS = st.builds(
     which=NUMBERS,
     is_stale=st.booleans(),
 )
-PAUSES = st.builds(SetPause, lane=st.none() | LANES, verb=st.sampled_from(["pause", "resume"]))
-STEPS = JOBS | DECISIONS | PAUSES
+PAUSES = st.builds(
+    SetPause, lane=st.none() | LANES, verb=st.sampled_from(["resume", "resume", "pause"])
+)
+STEPS = JOBS | JOBS | DECISIONS | PAUSES
+SUITABLE = {
+    "retry": (JobStatus.FAILED,),
+    "ignore": (JobStatus.FAILED,),
+    "cancel": CLAIMABLE,
+    "mend": (*CLAIMABLE, JobStatus.FAILED),
+}
+"""Which jobs a decision is rather about; others refuse it."""
 FATES = ["commit", "commit", "rollback", "enqueued", "committed"]
 DEATHS = st.none() | st.tuples(
     st.sampled_from(["claimed", "processed", "settled"]), st.integers(1, 3)
@@ -127,9 +136,9 @@ class QueueMachine(BesideAModel):
 
     # What people and the project do
 
-    @rule(jobs=st.lists(JOBS, min_size=1, max_size=4))
-    def enqueue(self, jobs: list[Enqueue]) -> None:
-        self._transact("enqueue", jobs)
+    @initialize(jobs=st.lists(JOBS, min_size=2, max_size=5))
+    def begin(self, jobs: list[Enqueue]) -> None:
+        self._transact("begin", jobs)
 
     @rule(
         steps=st.lists(STEPS | st.builds(InSavepoint, STEPS), min_size=1, max_size=4),
@@ -146,11 +155,20 @@ class QueueMachine(BesideAModel):
     # What workers and the broker do
 
     @precondition(lambda self: self.messages)
-    @rule(which=NUMBERS, is_repeated=st.booleans(), dies_at=DEATHS)
-    def deliver(self, which: int, is_repeated: bool, dies_at: tuple[str, int] | None) -> None:
-        self.count("deliver, and die" if dies_at else "deliver")
+    @rule(
+        which=NUMBERS,
+        luck=st.sampled_from(["good", "good", "repeated", "lost"]),
+        dies_at=DEATHS,
+    )
+    def deliver(self, which: int, luck: str, dies_at: tuple[str, int] | None) -> None:
+        self.count(f"deliver, {'and die' if dies_at else luck}")
         number = which % len(self.messages)
-        task, arguments = self.messages[number] if is_repeated else self.messages.pop(number)
+        task, arguments = self.messages[number]
+        if luck != "repeated":
+            del self.messages[number]
+        if luck == "lost":
+            self.unattended.update(arguments.get("lanes") or self.lanes)
+            return
         note(f"  # {task.rpartition('.')[2]} {arguments.get('lanes') or ''}")
         if task == kicks.DISPATCH:
             tasks.dispatch_jobs.run(**arguments)
@@ -167,18 +185,10 @@ class QueueMachine(BesideAModel):
             assert not crash.has_happened
 
     @precondition(lambda self: self.messages)
-    @rule(which=NUMBERS)
-    def lose(self, which: int) -> None:
-        """Lose a message."""
-        self.count("lose")
-        _, arguments = self.messages.pop(which % len(self.messages))
-        self.unattended.update(arguments.get("lanes") or self.lanes)
-
-    @precondition(lambda self: self.messages)
     @rule()
     def deliver_all(self) -> None:
         while self.messages:
-            self.deliver(0, is_repeated=False, dies_at=None)
+            self.deliver(0, luck="good", dies_at=None)
 
     @precondition(lambda self: self.model.jobs)
     @rule(dies=st.booleans())
@@ -202,8 +212,9 @@ class QueueMachine(BesideAModel):
             assert tasks.clean_jobs.run() == before - len(self.model.jobs)
 
     @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
-    @rule(lane=LANES)
-    def slow_worker_claims(self, lane: int) -> None:
+    @rule(lane=LANES, oversleeps=st.booleans())
+    def slow_worker_claims(self, lane: int, oversleeps: bool) -> None:
+        """Claim a job, to run it later, and perhaps let the lease run out."""
         self.count("slow worker claims")
         ready = [name for name in self.lanes if self.model.next_of(name)]
         name = ready[lane % len(ready)]
@@ -215,6 +226,9 @@ class QueueMachine(BesideAModel):
         assert job is not None
         assert found.pk == job.id
         self.slow.append((found, job))
+        if oversleeps:
+            self.advance(1)
+            self.sweep(dies=False)
 
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS, hands_back=st.booleans())
@@ -319,7 +333,7 @@ class QueueMachine(BesideAModel):
             self.advance(100)
             self.sweep(dies=False)
             while self.messages:
-                self.deliver(0, is_repeated=False, dies_at=None)
+                self.deliver(0, luck="good", dies_at=None)
         self.they_agree()
         left = self.model.those(*CLAIMABLE, JobStatus.PROCESSING)
         assert all(self.model.obstacle(job) for job in left), left
@@ -335,9 +349,10 @@ class QueueMachine(BesideAModel):
             return None
         return lane_of(self.queue(**values), self.queue.dependent_fields)
 
-    def _chosen(self, which: int) -> tuple[Any, Job]:
+    def _chosen(self, which: int, *statuses: JobStatus) -> tuple[Any, Job]:
         """Return a job as it is in the database, and as it is in the model."""
-        job = list(self.model.jobs.values())[which % len(self.model.jobs)]
+        jobs = self.model.those(*statuses) or list(self.model.jobs.values())
+        job = jobs[which % len(jobs)]
         return self.rows.get(pk=job.id), job
 
     def _feed(self, lane: str | None) -> Any:
@@ -400,7 +415,7 @@ class QueueMachine(BesideAModel):
             found, seen = self.seen[step.which % len(self.seen)]
             found = copy.copy(found)
         else:
-            found, seen = self._chosen(step.which)
+            found, seen = self._chosen(step.which, *SUITABLE.get(step.verb, ()))
             self.seen.append((copy.copy(found), seen))
         note(f"  # {step.verb} job {seen.id}, seen as {seen.status}")
         if step.verb == "mend":
