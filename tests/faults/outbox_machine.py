@@ -198,43 +198,40 @@ class OutboxMachine(BesideAModel):
             self.deliver(0, luck="good", dies_at=None)
 
     @precondition(lambda self: self.model.events)
-    @rule(dies_at=DEATHS)
-    def sweep(self, dies_at: tuple[str, int] | None) -> None:
-        self.count("sweep, and die" if dies_at else "sweep")
-        self.unattended = set()
-        self._both(self._sweep, self._sweep_model, Doom(*(dies_at or ())))
-
-    @precondition(lambda self: self.model.events)
     @rule(
-        hours=st.sampled_from([1, 1, 2, 7, 30]),
-        deploys=st.sampled_from([None, None, None, *NAMES[:3]]),
-        is_cleaned=st.booleans(),
+        hours=st.sampled_from([0, 1, 1, 2, 7, 30]),
+        then=st.sampled_from(["", "sweep", "sweep", "clean", *NAMES[:3]]),
+        dies_at=DEATHS,
     )
-    def advance(self, hours: int, deploys: str | None = None, is_cleaned: bool = False) -> None:
-        """Let hours pass, and perhaps a deploy by which a function is not known, or known again."""
+    def advance(self, hours: int, then: str = "", dies_at: tuple[str, int] | None = None) -> None:
+        """Let hours pass; then let it be swept, cleaned, or a function be forgotten, or known."""
         self.count("advance")
         self._pass_time(hours)
-        if deploys is not None:
-            self._deploy(deploys)
-        if is_cleaned:
+        if then == "sweep":
+            self.count("sweep, and die" if dies_at else "sweep")
+            self.unattended = set()
+            self._both(self._sweep, self._sweep_model, Doom(*(dies_at or ())))
+        elif then == "clean":
             before = len(self.model.events)
             self.model.clean(KEEP_HOURS)
             assert tasks.clean_events.run() == before - len(self.model.events)
+        elif then:
+            self._deploy(then)
 
     @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
-    @rule(lane=st.integers(0, 2), oversleeps=st.booleans())
-    def slow_relay_claims(self, lane: int, oversleeps: bool) -> None:
-        """Claim an event, to publish it later, and perhaps let the lease run out."""
-        self.count("slow relay claims")
+    @rule(lane=st.integers(0, 2), claims=st.integers(1, 2), ends=st.booleans())
+    def slow_relay(self, lane: int, claims: int, ends: bool) -> None:
+        """Claim an event and sleep over it, while others may claim it; publish it all the same."""
         ready = [name for name in self.lanes if self.model.next_of(name)]
         name = ready[lane % len(ready)]
-        found, event = EventLaneFeed(self.rows, name).first(), self.model.claim(name)
-        assert event is not None
-        assert found.pk == event.id
-        self.slow.append((found, event))
-        if oversleeps:
-            self.advance(1)
-            self.sweep(None)
+        first = len(self.slow)
+        self._claim_slowly(name)
+        if claims > 1:
+            self.advance(1, "sweep")
+            if self.model.next_of(name):
+                self._claim_slowly(name)
+        if ends:
+            self.slow_relay_ends(first)
 
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS)
@@ -284,8 +281,7 @@ class OutboxMachine(BesideAModel):
             registry._functions.update({f.name: f for f in self.functions.values()})
         self.model.endings = dict.fromkeys(self.model.endings, "")
         for _ in range(3):
-            self.advance(100)
-            self.sweep(None)
+            self.advance(100, "sweep")
             while self.messages:
                 self.deliver(0, luck="good", dies_at=None)
         self.they_agree()
@@ -358,6 +354,13 @@ class OutboxMachine(BesideAModel):
             pass
         finally:
             self.crash.clear_away()
+
+    def _claim_slowly(self, lane: str) -> None:
+        self.count("slow relay claims")
+        found, event = EventLaneFeed(self.rows, lane).first(), self.model.claim(lane)
+        assert event is not None
+        assert found.pk == event.id
+        self.slow.append((found, event))
 
     def _both(self, library: Callable[[], Any], model: Callable[[], None], doom: Doom) -> None:
         """Let both do something, and die at the same moment if they come there."""

@@ -191,44 +191,35 @@ class QueueMachine(BesideAModel):
             self.deliver(0, luck="good", dies_at=None)
 
     @precondition(lambda self: self.model.jobs)
-    @rule(dies=st.booleans())
-    def sweep(self, dies: bool) -> None:
-        self.count("sweep, and die" if dies else "sweep")
-        with self._dying("rescued" if dies else None, 1) as crash:
-            tasks.dispatch_jobs.run(force=True)
-        self.model.rescue()
-        self.unattended = set(self.lanes) if crash.has_happened else set()
-
-    @precondition(lambda self: self.model.jobs)
-    @rule(hours=st.sampled_from([1, 1, 2, 7, 30]), is_cleaned=st.booleans())
-    def advance(self, hours: int, is_cleaned: bool = False) -> None:
+    @rule(
+        hours=st.sampled_from([0, 1, 1, 2, 7, 30]),
+        then=st.sampled_from(["", "sweep", "sweep, and die", "clean"]),
+    )
+    def advance(self, hours: int, then: str = "") -> None:
         self.count("advance")
         idle = [lane for lane in self.lanes if self.model.next_of(lane) is None]
         self.set_forward(hours)
         self.unattended.update(lane for lane in idle if self.model.next_of(lane))
-        if is_cleaned:
+        if then == "clean":
             before = len(self.model.jobs)
             self.model.clean(KEEP_HOURS)
             assert tasks.clean_jobs.run() == before - len(self.model.jobs)
+        elif then:
+            self._sweep(dies=then == "sweep, and die")
 
     @precondition(lambda self: any(map(self.model.next_of, self.lanes)))
-    @rule(lane=LANES, oversleeps=st.booleans())
-    def slow_worker_claims(self, lane: int, oversleeps: bool) -> None:
-        """Claim a job, to run it later, and perhaps let the lease run out."""
-        self.count("slow worker claims")
+    @rule(lane=LANES, claims=st.integers(1, 2), end=st.sampled_from(["later", "run", "hand back"]))
+    def slow_worker(self, lane: int, claims: int, end: str) -> None:
+        """Claim a job and sleep over it, while others may claim it; run it all the same."""
         ready = [name for name in self.lanes if self.model.next_of(name)]
-        name = ready[lane % len(ready)]
-        found = self._feed(name).first()
-        if self.kind.has_lanes:
-            job = self.model.claim(name)
-        else:
-            job = next(iter([self.model.lease(job) for job in self.model.batch(1)]), None)
-        assert job is not None
-        assert found.pk == job.id
-        self.slow.append((found, job))
-        if oversleeps:
-            self.advance(1)
-            self.sweep(dies=False)
+        self._claim_slowly(ready[lane % len(ready)])
+        first = len(self.slow) - 1
+        if claims > 1:
+            self.advance(1, "sweep")
+            if self.model.next_of(self.slow[first][1].lane):
+                self._claim_slowly(self.slow[first][1].lane)
+        if end != "later":
+            self.slow_worker_ends(first, hands_back=end == "hand back")
 
     @precondition(lambda self: self.slow)
     @rule(which=NUMBERS, hands_back=st.booleans())
@@ -330,8 +321,7 @@ class QueueMachine(BesideAModel):
         for name in ["", *filter(None, self.lanes)]:
             self._set_pause(name, "resume")
         for _ in range(3):
-            self.advance(100)
-            self.sweep(dies=False)
+            self.advance(100, "sweep")
             while self.messages:
                 self.deliver(0, luck="good", dies_at=None)
         self.they_agree()
@@ -354,6 +344,24 @@ class QueueMachine(BesideAModel):
         jobs = self.model.those(*statuses) or list(self.model.jobs.values())
         job = jobs[which % len(jobs)]
         return self.rows.get(pk=job.id), job
+
+    def _sweep(self, *, dies: bool) -> None:
+        self.count("sweep, and die" if dies else "sweep")
+        with self._dying("rescued" if dies else None, 1) as crash:
+            tasks.dispatch_jobs.run(force=True)
+        self.model.rescue()
+        self.unattended = set(self.lanes) if crash.has_happened else set()
+
+    def _claim_slowly(self, lane: str | None) -> None:
+        self.count("slow worker claims")
+        found = self._feed(lane).first()
+        if self.kind.has_lanes:
+            job = self.model.claim(lane)
+        else:
+            job = self.model.lease(self.model.batch(1)[0])
+        assert job is not None
+        assert found.pk == job.id
+        self.slow.append((found, job))
 
     def _feed(self, lane: str | None) -> Any:
         if self.kind.has_lanes:
