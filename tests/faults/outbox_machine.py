@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -20,86 +20,32 @@ from jaiminho_celery.dispatch import EventLaneFeed
 from jaiminho_celery.kicks import RELAY
 from jaiminho_celery.models import Event as Row
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
-from jaiminho_celery.states import TRANSITIONS, EventStatus
+from jaiminho_celery.states import EventStatus
 from jaiminho_celery.strategies import lane_of
 from parviraptor_celery.crash_points import Crash, CrashAt
 from parviraptor_celery.exceptions import IllegalTransition
 from parviraptor_celery.feeds import settle_alone
 from tests.faults.doom import Died, Doom
-from tests.faults.machines import HOUR, MINUTE, BesideAModel, InSavepoint, Undone
+from tests.faults.machines import HOUR, BesideAModel, InSavepoint, Undone
 from tests.faults.outbox_model import DEAD, PUBLISHING, WAITING, Event, Habits, Outbox
-
-RELAY_ROWS, KEEP_HOURS = 3, 24
-ENDINGS = ["", "", "failing", "hopeless"]
-FINAL = [status for status, following in TRANSITIONS.items() if not following]
-SIGNALS = {
-    "event_published": "published",
-    "event_failed_to_publish": "failed",
-    "event_permanently_failed": "permanently failed",
-}
-NUMBERS = st.integers(0, 9)
-
-
-class Hopeless(Exception):
-    """Listed in NON_RETRYABLE_EXCEPTIONS."""
-
-
-CONFIG = {
-    "LEASE_SECONDS": HOUR.total_seconds(),
-    "RELAY_INTERVAL_SECONDS": HOUR.total_seconds(),
-    "RELAY_ROWS": RELAY_ROWS,
-    "RELAY_SECONDS": HOUR.total_seconds(),
-    "TIME_TO_DELETE": KEEP_HOURS * HOUR,
-    "NON_RETRYABLE_EXCEPTIONS": (Hopeless,),
-}
-
-
-@dataclass(frozen=True)
-class Send:
-    """Call a function: one with a hook, or one in order (of its stream, or of a key)."""
-
-    name: str
-    ending: str
-    copies: int = 1
-
-
-@dataclass(frozen=True)
-class Dawdle:
-    """Let hours pass inside the transaction."""
-
-    hours: int = 1
-
-
-@dataclass(frozen=True)
-class RelayInBetween:
-    """Let another process sweep between the commit and the hooks of what follows."""
-
-
-@dataclass(frozen=True)
-class Decide:
-    """Let a person do something to an event, which may have changed since it was looked at."""
-
-    verb: str
-    which: int
-    is_stale: bool = False
-
-
-NAMES = ["hooked", "in a stream", "key a", "key b"]
-SENDS = st.builds(
-    Send,
-    name=st.sampled_from(NAMES),
-    ending=st.sampled_from(ENDINGS),
-    copies=st.sampled_from([1, 1, 2, 3]),
-)
-DECISIONS = st.builds(
+from tests.faults.outbox_steps import (
+    DEATHS,
+    DECISIONS,
+    FINAL,
+    HOOK_DEATHS,
+    KEEP_HOURS,
+    NAMES,
+    NUMBERS,
+    RELAY_ROWS,
+    SENDS,
+    SIGNALS,
+    STEPS,
+    Dawdle,
     Decide,
-    verb=st.sampled_from(["replay", "replay", "skip", "discard"]),
-    which=NUMBERS,
-    is_stale=st.booleans(),
+    Hopeless,
+    RelayInBetween,
+    Send,
 )
-STEPS = SENDS | SENDS | DECISIONS | st.builds(Dawdle) | st.builds(RelayInBetween)
-HOOK_DEATHS = st.tuples(st.sampled_from(["committed", "called", "settled"]), st.integers(1, 3))
-DEATHS = st.none() | st.tuples(st.sampled_from(["called", "settled"]), st.integers(1, 3))
 
 
 class OutboxMachine(BesideAModel):
@@ -472,8 +418,9 @@ class OutboxMachine(BesideAModel):
         return lanes | ({None} if self.model.due() else set())
 
     def _pass_time(self, hours: int) -> None:
-        self.clock.advance(hours * HOUR + MINUTE)
-        self._time_has_come(self.model.now + hours)
+        before = self._waiting()
+        self.set_forward(hours)
+        self.unattended |= self._waiting() - before
 
     def _time_has_come(self, now: int) -> None:
         before = self._waiting()

@@ -10,8 +10,9 @@ from django.db import connections
 
 from jaiminho_celery import registry
 from tests.faults.machines import HOUR, Tally, run_machine
-from tests.faults.outbox_machine import CONFIG, OutboxMachine
+from tests.faults.outbox_machine import OutboxMachine
 from tests.faults.outbox_model import Habits
+from tests.faults.outbox_steps import CONFIG
 
 EXAMPLES = {"sqlite": 12, "postgresql": 4, "mysql": 4}
 STEPS = 15

@@ -13,8 +13,9 @@ from parviraptor_celery import registry, settlement
 from parviraptor_celery.models import BackoffStrategy, FailurePolicy
 from parviraptor_celery.pace import Pace
 from tests.faults.machines import HOUR, Tally, run_machine
-from tests.faults.queue_machine import CONFIG, KEEP_HOURS, LONG_WAIT_HOURS, QueueMachine
+from tests.faults.queue_machine import QueueMachine
 from tests.faults.queue_model import MOST_ERRORS, NEW, Kind
+from tests.faults.queue_steps import CONFIG, KEEP_HOURS, LONG_WAIT_HOURS
 from tests.testapp import models
 
 EXAMPLES = {"sqlite": 8, "postgresql": 3, "mysql": 3}
