@@ -145,7 +145,7 @@ def _waiting_in_pool(job: Any) -> Iterator[Reason]:
 
 
 def _waiting_in_lane(job: Any) -> Iterator[Reason]:
-    if job.held_by is not None and job.FAILURE_POLICY is not FailurePolicy.GO_ON:
+    if job.held_by is not None:
         yield _held(job)
     rows = type(job).rows(job.alias)
     if job.lane_is_running and (runner := rows.running_in(job.lane)) is not None:

@@ -346,13 +346,6 @@ MUTATIONS = [
         REASONS,
     ),
     Mutation(
-        "why-knows-policies",
-        "parviraptor_celery/reasons.py",
-        "if job.held_by is not None and job.FAILURE_POLICY is not FailurePolicy.GO_ON:",
-        "if job.held_by is not None:",
-        REASONS,
-    ),
-    Mutation(
         "resume-wakes",
         "parviraptor_celery/pauses.py",
         "transaction.on_commit(lambda: _wake(queue, alias, lane), using=alias, robust=True)",
@@ -647,7 +640,7 @@ MUTATIONS = [
         "parviraptor_celery/broker.py",
         "if timed_out or not was_connected:",
         "if True:",
-        BATCHES,
+        "tests/integration/test_black_hole.py",
     ),
     Mutation(
         "breaker",
@@ -963,6 +956,28 @@ MUTATIONS = [
         "return None if eta is None else maybe_make_aware(eta)",
         "return eta",
         PARKING,
+    ),
+    # Seen by real workers only.
+    Mutation(
+        "worker-asks-for-sweeps",
+        "parviraptor_celery/worker.py",
+        "worker.timer.call_repeatedly(interval, broker.kick, args=(task,), kwargs=kwargs)",
+        "return",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "sweep-rescues-the-jobs-of-the-dead",
+        "parviraptor_celery/sweep.py",
+        "    rescue(queue, using)\n    if queue",
+        "    if queue",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "e2e-asks-the-engine",
+        "tests/e2e/engine.py",
+        "return DOCKER if _engine_answers(client) else PROCESSES",
+        "return PROCESSES",
+        "tests/unit/test_e2e_engine.py",
     ),
 ]
 
