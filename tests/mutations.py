@@ -36,6 +36,8 @@ HARD_ROWS = "tests/integration/test_hard_rows.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
 CLOCK, CRASHES = "tests/integration/test_virtual_clock.py", "tests/integration/test_crash_points.py"
 KIT = "tests/integration/test_test_api.py"
+QUEUE_MACHINE = "tests/integration/test_queue_machine.py"
+OUTBOX_MACHINE = "tests/integration/test_outbox_machine.py"
 
 
 @dataclass(frozen=True)
@@ -979,6 +981,62 @@ MUTATIONS = [
         "return PROCESSES",
         "tests/unit/test_e2e_engine.py",
     ),
+    Mutation(
+        "machine-fence",
+        "parviraptor_celery/fencing.py",
+        'return {"pk": self.claimed_pk, "status": status, "attempt": self.token}',
+        'return {"pk": self.claimed_pk, "status": status}',
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-dependents-fail",
+        "parviraptor_celery/dispatch.py",
+        "return row.held_by is not None and policy is FailurePolicy.FAIL_DEPENDENTS",
+        "return False",
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-back-off-holds",
+        "parviraptor_celery/settlement.py",
+        '"run_after": from_now(pause)}',
+        '"run_after": None}',
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-dead-letter-holds",
+        "jaiminho_celery/querysets.py",
+        "return self._in_lane(lane, EventStatus.DEAD)",
+        "return self.none()",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-born-leased",
+        "jaiminho_celery/strategies.py",
+        "event.lease_until = from_now(settings.LEASE_SECONDS)",
+        "event.lease_until = from_now(0)",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-late-hook",
+        "jaiminho_celery/hooks.py",
+        "return not is_late or alone(self.event.alias, self.event.renew)",
+        "return True",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "why-about-to-be-squashed",
+        "parviraptor_celery/reasons.py",
+        "if job.SQUASH_WAITING_JOBS and may_run and job.pk < head.pk:",
+        "if False:",
+        REASONS,
+    ),
+    Mutation(
+        "why-deferred-before-failed",
+        "parviraptor_celery/reasons.py",
+        "head.is_due and head.held_by is None\n    if job.SQUASH",
+        "head.is_due\n    if job.SQUASH",
+        REASONS,
+    ),
 ]
 
 
@@ -1005,7 +1063,8 @@ def is_noticed(mutation: Mutation) -> bool:
         shutil.copytree(ROOT, copy, ignore=ignored)
         _apply(mutation, copy / mutation.path)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        # What the machines find need not be shrunk.
+        environment = {**os.environ, "PYTHONPATH": str(copy), "FAULTS": "quick"}
         done = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, check=False
         )
