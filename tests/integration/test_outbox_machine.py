@@ -14,7 +14,7 @@ from tests.faults.outbox_machine import OutboxMachine
 from tests.faults.outbox_model import Habits
 from tests.faults.outbox_steps import CONFIG
 
-EXAMPLES = {"sqlite": 12, "postgresql": 4, "mysql": 4}
+EXAMPLES = {"sqlite": 12, "postgresql": 3, "mysql": 3}
 STEPS = 15
 
 SETTINGS: dict[str, tuple[dict[str, Any], Habits]] = {

@@ -18,7 +18,7 @@ from tests.faults.queue_model import MOST_ERRORS, NEW, Kind
 from tests.faults.queue_steps import CONFIG, KEEP_HOURS, LONG_WAIT_HOURS
 from tests.testapp import models
 
-EXAMPLES = {"sqlite": 8, "postgresql": 3, "mysql": 3}
+EXAMPLES = {"sqlite": 8, "postgresql": 2, "mysql": 2}
 STEPS = 15
 SHOPS = ({"shop": "a"}, {"shop": "b"})
 
