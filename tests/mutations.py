@@ -1024,6 +1024,20 @@ MUTATIONS = [
         OUTBOX_MACHINE,
     ),
     Mutation(
+        "machine-failed-alone",
+        "jaiminho_celery/dispatch.py",
+        "        if first.error_count:\n            return [first]\n",
+        "",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-last-attempt",
+        "jaiminho_celery/models.py",
+        "return most is not None and error_count + 1 >= most",
+        "return most is not None and error_count >= most",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
         "why-about-to-be-squashed",
         "parviraptor_celery/reasons.py",
         "if job.SQUASH_WAITING_JOBS and may_run and job.pk < head.pk:",
