@@ -23,8 +23,8 @@ class Reason:
 
     Codes: ``gone``, ``processed``, ``squashed``, ``ignored``, ``failed``, ``failed-with-cause``,
     ``running``, ``leased``, ``lease-ran-out``, ``no-lane``, ``paused-queue``, ``paused-lane``,
-    ``held``, ``about-to-fail``, ``behind``, ``due-later``, ``deferred``, ``no-worker``,
-    ``broker-away`` and ``ready``.
+    ``held``, ``about-to-fail``, ``about-to-be-squashed``, ``behind``, ``due-later``, ``deferred``,
+    ``no-worker``, ``broker-away`` and ``ready``.
     """
 
     code: str
@@ -139,9 +139,7 @@ def _paused(job: Any) -> Reason:
 
 def _waiting_in_pool(job: Any) -> Iterator[Reason]:
     if job.status == JobStatus.DEFERRED:
-        rows = type(job).rows(job.alias)
-        ready = rows.at_once().first() or rows.come_due().first()
-        if ready is not None:
+        for ready in type(job).rows(job.alias).next_ids(1):
             yield _deferred(ready)
 
 
@@ -151,16 +149,29 @@ def _waiting_in_lane(job: Any) -> Iterator[Reason]:
     rows = type(job).rows(job.alias)
     if job.lane_is_running and (runner := rows.running_in(job.lane)) is not None:
         yield _behind(job, runner)
-    head = rows.candidate(job.lane, JobStatus.NEW)
+    head = _first_to_run(rows, job)
+    may_run = head is not None and head.is_due and head.held_by is None
+    if job.SQUASH_WAITING_JOBS and may_run and job.pk < head.pk:
+        yield _about_to_be_squashed(head)
     if job.status == JobStatus.NEW:
         if head is not None and head.pk < job.pk:
             yield _behind(job, head)
         return
-    if head is not None and head.is_due:
-        yield _deferred(head)
+    if may_run:
+        yield _deferred(head.pk)
     earlier = rows.candidate(job.lane, JobStatus.DEFERRED)
     if earlier is not None and earlier.pk < job.pk:
         yield _behind(job, earlier)
+
+
+def _first_to_run(rows: Any, job: Any) -> Any:
+    """Return the first ``NEW`` job of the lane, or the one that would squash it; None: no such."""
+    head = rows.candidate(job.lane, JobStatus.NEW)
+    may_run = head is not None and head.is_due and head.held_by is None
+    if not (job.SQUASH_WAITING_JOBS and may_run):
+        return head
+    newest = rows.newest_due(head)
+    return head if newest in (None, head.pk) else rows.explained(newest, job.lane) or head
 
 
 def _held(job: Any) -> Reason:
@@ -190,12 +201,19 @@ def _behind(job: Any, other: Any) -> Reason:
     return Reason("behind", f"It waits behind job {other.pk} of its lane, {state}", other.pk)
 
 
-def _deferred(ready: Any) -> Reason:
+def _about_to_be_squashed(newer: Any) -> Reason:
+    return Reason(
+        "about-to-be-squashed",
+        f"Job {newer.pk} of its lane is newer, and is about to take its place.",
+        newer.pk,
+    )
+
+
+def _deferred(ready: int) -> Reason:
     return Reason(
         "deferred",
-        f"It was deferred, and runs when no other job of its queue or lane is due: job "
-        f"{ready.pk} is.",
-        ready.pk,
+        f"It was deferred, and runs when no other job of its queue or lane is due: job {ready} is.",
+        ready,
     )
 
 

@@ -18,6 +18,9 @@ from django.conf import settings
 from parviraptor_celery.pace import Pace
 from tests import servers
 
+# So that what a machine or a checker asserts is told with its values.
+pytest.register_assert_rewrite("tests.faults.queue_machine", "tests.faults.outbox_machine")
+
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
 
 

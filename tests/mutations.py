@@ -46,6 +46,8 @@ HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 HOSTILE_QUERIES = "tests/integration/test_hostile_queries.py"
 HOSTILE_LOGS = "tests/integration/test_hostile_logs.py"
 CAUSES, VERDICT = "tests/unit/test_causes.py", "tests/unit/test_soak_verdict.py"
+QUEUE_MACHINE = "tests/integration/test_queue_machine.py"
+OUTBOX_MACHINE = "tests/integration/test_outbox_machine.py"
 
 
 @dataclass(frozen=True)
@@ -1178,6 +1180,76 @@ MUTATIONS = [
         "exc_info=True",
         HOSTILE_LOGS,
     ),
+    Mutation(
+        "machine-fence",
+        "parviraptor_celery/fencing.py",
+        'return {"pk": self.claimed_pk, "status": status, "attempt": self.token}',
+        'return {"pk": self.claimed_pk, "status": status}',
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-dependents-fail",
+        "parviraptor_celery/dispatch.py",
+        "return row.held_by is not None and policy is FailurePolicy.FAIL_DEPENDENTS",
+        "return False",
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-back-off-holds",
+        "parviraptor_celery/settlement.py",
+        '"run_after": from_now(pause)}',
+        '"run_after": None}',
+        QUEUE_MACHINE,
+    ),
+    Mutation(
+        "machine-dead-letter-holds",
+        "jaiminho_celery/querysets.py",
+        "return self._in_lane(lane, EventStatus.DEAD)",
+        "return self.none()",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-born-leased",
+        "jaiminho_celery/strategies.py",
+        "event.lease_until = from_now(settings.LEASE_SECONDS)",
+        "event.lease_until = from_now(0)",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-late-hook",
+        "jaiminho_celery/hooks.py",
+        "return not is_late or alone(self.event.alias, self.event.renew)",
+        "return True",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-failed-alone",
+        "jaiminho_celery/dispatch.py",
+        "        if first.error_count:\n            return [first]\n",
+        "",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "machine-last-attempt",
+        "jaiminho_celery/models.py",
+        "return most is not None and error_count + 1 >= most",
+        "return most is not None and error_count >= most",
+        OUTBOX_MACHINE,
+    ),
+    Mutation(
+        "why-about-to-be-squashed",
+        "parviraptor_celery/reasons.py",
+        "if job.SQUASH_WAITING_JOBS and may_run and job.pk < head.pk:",
+        "if False:",
+        REASONS,
+    ),
+    Mutation(
+        "why-deferred-before-failed",
+        "parviraptor_celery/reasons.py",
+        "head.is_due and head.held_by is None\n    if job.SQUASH",
+        "head.is_due\n    if job.SQUASH",
+        REASONS,
+    ),
 ]
 
 
@@ -1204,7 +1276,8 @@ def is_noticed(mutation: Mutation) -> bool:
         shutil.copytree(ROOT, copy, ignore=ignored)
         _apply(mutation, copy / mutation.path)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        # What the machines find need not be shrunk.
+        environment = {**os.environ, "PYTHONPATH": str(copy), "FAULTS": "quick"}
         done = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, check=False
         )

@@ -17,7 +17,7 @@ from parviraptor_celery.dispatch import run_lanes, run_pool
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.models import FailurePolicy
 from parviraptor_celery.reasons import Reason, why
-from tests.testapp.models import FifoJob, FreeJob, LaneJob
+from tests.testapp.models import FifoJob, FreeJob, HoldJob, LaneJob, SquashJob
 from tests.unit.conftest import using_celery
 
 HOUR = timedelta(hours=1)
@@ -130,6 +130,33 @@ def test_a_job_that_failed_with_its_cause(using: str) -> None:
     cause_id = cause.pk
     cause.delete()
     asked(dependent, "failed-with-cause", "is deleted. Retry this one", about=cause_id)
+
+
+def test_a_job_that_a_newer_one_is_about_to_squash(using: str) -> None:
+    SquashJob.enqueue_many([SquashJob(), SquashJob(status="DEFERRED"), SquashJob()], using=using)
+    first, deferred, newest = SquashJob.rows(using).order_by("id")
+    later = SquashJob.enqueue(using=using, run_after=HOUR)
+    told = f"Job {newest.pk} of its lane is newer"
+    asked(first, "about-to-be-squashed", told, about=newest.pk)
+    asked(deferred, "about-to-be-squashed", told, about=newest.pk)
+    asked(newest, "ready")
+    asked(later, "behind", f"job {newest.pk}", about=newest.pk)
+
+
+def test_a_deferred_job_before_a_failed_one_waits_for_none_behind_that(using: str) -> None:
+    HoldJob.enqueue_many(
+        [HoldJob(status="DEFERRED"), HoldJob(status="FAILED"), HoldJob()], using=using
+    )
+    deferred, failed, held = HoldJob.rows(using).order_by("id")
+    asked(held, "held", about=failed.pk)
+    asked(deferred, "ready")
+
+
+def test_a_deferred_independent_job_names_the_one_that_is_next(using: str) -> None:
+    jobs = [FreeJob(status="DEFERRED"), FreeJob(), FreeJob(priority=1, run_after=timezone.now())]
+    FreeJob.enqueue_many(jobs, using=using)
+    deferred, _, urgent = FreeJob.rows(using).order_by("id")
+    asked(deferred, "deferred", about=urgent.pk)
 
 
 def test_a_deferred_job(using: str) -> None:
