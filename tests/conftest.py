@@ -16,10 +16,12 @@ from celery.contrib.pytest import celery_worker as celery_worker
 from django.conf import settings
 
 from parviraptor_celery.pace import Pace
-from tests import servers
+from tests import flushing, servers
 
 # So that what a machine or a checker asserts is told with its values.
 pytest.register_assert_rewrite("tests.faults.queue_machine", "tests.faults.outbox_machine")
+
+flushing.install()
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
 
