@@ -91,7 +91,19 @@ class LaneFeed:
         if successor is None:
             settle_alone(run, self.using)
             return None
-        return in_transaction(self.using, self._settle_and_claim(run, successor))
+        settle_and_claim = self._settle_and_claim(run, successor)
+        return in_transaction(self.using, settle_and_claim, again=lambda: self.hand_off_again(run))
+
+    def hand_off_again(self, run: Any) -> Any:
+        """Settle a run when an earlier try may have gone through; return what that claimed.
+
+        If it didn't, nothing is claimed: the look that follows does that.
+        """
+        run.settle_again()
+        row = self.rows.held_here().filter(running_lane=self.lane).first()
+        if row is not None:
+            row.hold()
+        return row
 
     def close(self) -> None:
         """A lane is claimed one row at a time: nothing is left over."""
@@ -117,7 +129,11 @@ class LaneFeed:
 
     def _claim_alone(self, row: Any) -> bool:
         try:
-            return alone(self.using, _repeatable_claim(row))
+            return alone(
+                self.using,
+                _repeatable_claim(row, row.claim),
+                again=_repeatable_claim(row, row.claim_again),
+            )
         except IntegrityError:
             return False  # another row of the lane was claimed between our look and our write
 
@@ -130,7 +146,7 @@ class LaneFeed:
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
     def _settle_and_claim(self, run: Any, successor: Any) -> Callable[[], Any]:
-        claim = _repeatable_claim(successor)
+        claim = _repeatable_claim(successor, successor.claim)
 
         def settle_and_claim() -> Any:
             # Both rows are locked before either is changed: a competing kick that holds the
@@ -149,13 +165,18 @@ class PoolFeed:
     def __init__(self, rows: Any, batch: int) -> None:
         self.rows, self.using, self.batch = rows, rows.db, batch
         self.claimed: list[Any] = []
+        self.tried: list[Any] = []
+        """What was leased in the last transaction, which may not have been committed."""
+
         self.unprocessable_in_a_row = 0
         self.is_paused = False
 
     def first(self) -> Any:
         while not self.is_paused:
             if not self.claimed:
-                self.claimed = in_transaction(self.using, self._claim_batch)
+                self.claimed = in_transaction(
+                    self.using, self._claim_batch, again=self._claim_batch_again
+                )
             if not self.claimed:
                 return None
             if row := self.take_next():
@@ -183,7 +204,11 @@ class PoolFeed:
             run.settle()
             return self._begin_next()
 
-        return self._take(in_transaction(self.using, settle_and_begin))
+        def again() -> int | None:
+            run.settle_again()
+            return self._begin_next()
+
+        return self._take(in_transaction(self.using, settle_and_begin, again=again))
 
     def close(self) -> None:
         while self.claimed:
@@ -208,10 +233,23 @@ class PoolFeed:
         del self.claimed[: position + 1]
         return row
 
+    def prepare(self, rows: list[Any]) -> list[Any]:
+        """Return rows that were just leased, in the same transaction, for what is done next."""
+        return rows
+
     def _claim_batch(self) -> list[Any]:
+        self.tried = []
         if rows := self.choose():
             self._lease(rows)
-        return rows
+        return self.prepare(rows)
+
+    def _claim_batch_again(self) -> list[Any]:
+        """Claim when an earlier try may have gone through: then its rows are ours already."""
+        ids = [row.pk for row in self.tried]
+        held = self.rows.model.rows(self.using).held_here().filter(pk__in=ids)
+        ours = set(held.values_list("pk", "attempt")) if ids else set()
+        rows = [row for row in self.tried if (row.pk, row.attempt) in ours]
+        return self.prepare(rows) if rows else self._claim_batch()
 
     def _lease(self, rows: list[Any]) -> None:
         model = type(rows[0])
@@ -219,12 +257,13 @@ class PoolFeed:
         for row in rows:
             row.status, row.attempt = model.LEASED, row.attempt + 1
             row.hold()
+        self.tried = rows
 
 
 def settle_alone(run: Any, using: str) -> None:
     """Settle a run by itself; what the database refuses to store becomes a failure."""
     try:
-        alone(using, run.settle)
+        alone(using, run.settle, again=run.settle_again)
     except REFUSALS as error:
         run.refuse(error)
         alone(using, run.settle)
@@ -236,12 +275,12 @@ def settle_alone(run: Any, using: str) -> None:
         alone(using, run.settle)
 
 
-def _repeatable_claim(row: Any) -> Callable[[], bool]:
-    """Return a claim of ``row`` as it was seen, for a transaction that may start again."""
+def _repeatable_claim(row: Any, claim: Callable[[], bool]) -> Callable[[], bool]:
+    """Return ``claim`` of ``row`` as it was seen, for a transaction that may start again."""
     seen = row.status, row.attempt
 
-    def claim() -> bool:
+    def claim_as_seen() -> bool:
         row.status, row.attempt = seen
-        return bool(row.claim())
+        return claim()
 
-    return claim
+    return claim_as_seen

@@ -160,7 +160,9 @@ def enumerate_crashes(path: Path, world: World) -> Tally:
     go(path, world, None)  # what a process asks once, and keeps, is asked now
     unharmed, problems = go(path, world, None)
     tally, found = Tally(unharmed.steps), [f"unharmed: {problem}" for problem in problems]
-    assert len(tally.steps) >= path.least, f"{path} has fewer steps than {path.least}:{_told(tally)}"
+    assert len(tally.steps) >= path.least, (
+        f"{path} has fewer steps than {path.least}:{_told(tally)}"
+    )
     for fault in faults_of(tally.steps, connections[world.using].vendor):
         child, problems = go(path, world, fault)
         if fault.way is Way.LOST:
