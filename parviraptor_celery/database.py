@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 
@@ -90,7 +90,7 @@ def is_transient(error: OperationalError | InterfaceError) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
     if isinstance(error, InterfaceError):
         return True  # the connection is gone
-    cause = error.__cause__
+    cause: Any = error.__cause__
     if hasattr(cause, "sqlstate"):
         # PostgreSQL gives a code with each error; without one it is psycopg that has lost it.
         sqlstate = str(cause.sqlstate or "08")

@@ -172,7 +172,7 @@ class QueueWorld(World):
         if leased := [name for name, status in self.left.items() if status == "PROCESSING"]:
             yield f"it left {leased} to wait for the end of a lease"
         for complaint in child.complaints:
-            if "lease" in complaint:
+            if "outlived its lease" in complaint:
                 yield f"it said: {complaint}"
 
 
