@@ -17,6 +17,8 @@ from django.conf import settings
 
 from parviraptor_celery.pace import Pace
 from tests import servers
+from tests.faults.tallies import note_tally as note_tally
+from tests.faults.tallies import pytest_terminal_summary as pytest_terminal_summary
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
 

@@ -5,7 +5,7 @@ steps. Then, for each step, it begins anew in a forked process that is killed th
 answer of a COMMIT, and goes on). Others recover, with a clock that is set forward, until nothing
 happens any more; and then everything has to be as the promises say.
 
-FAULTS=wide kills before and after each step, and takes the paths and variants that say so.
+FAULTS=wide kills before and after each step, and goes every path on every engine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path as File
 from typing import Any
 
+import pytest
 from django.db import connections
 
 from parviraptor_celery import clock
@@ -49,6 +50,9 @@ class Path:
 
     goes_on: bool = True
     """Whether one who lost an answer goes on by himself, as workers do, and leaves nothing over."""
+
+    engines: str = "SPM"
+    """On which it is gone by default: SQLite, PostgreSQL, MariaDB. What they share one will do."""
 
     expected: dict[str, Any] = field(default_factory=dict)
     """What the world is told of what has to come of it."""
@@ -149,6 +153,16 @@ class Tally:
 
     def __str__(self) -> str:
         return f"{len(self.steps)} steps: {self.killed} deaths, {self.lost} lost answers"
+
+
+def cases_of(paths: list[Any]) -> list[Any]:
+    """Return engine and path of each test, as parameters that are named by both."""
+    return [
+        pytest.param(engine, path, id=f"{engine}-{path}")
+        for path in paths
+        for engine, letter in (("sqlite", "S"), ("postgresql", "P"), ("mariadb", "M"))
+        if IS_WIDE or letter in path.engines
+    ]
 
 
 def enumerate_crashes(path: Path, world: World) -> Tally:

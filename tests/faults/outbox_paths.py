@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path as File
 from typing import Any
@@ -294,26 +293,28 @@ def send_messages(world: MessageWorld) -> None:
     assert hooks.flush(PATIENCE_SECONDS)
 
 
-@dataclass(frozen=True)
-class OutboxPath(Path):
-    """A path of the outbox."""
-
-    is_wide: bool = False
-
-
-def _path(name: str, arrange: Any, act: Any, least: int, **options: Any) -> OutboxPath:
-    known = {name: options.pop(name) for name in ("goes_on", "repeats") if name in options}
-    return OutboxPath(name, arrange, act, least, **known, expected=options)
+def _path(name: str, arrange: Any, act: Any, least: int, **options: Any) -> Path:
+    fields = {"goes_on", "repeats", "engines"} & set(options)
+    known = {field: options.pop(field) for field in fields}
+    return Path(name, arrange, act, least, **known, expected=options)
 
 
 BEHIND_DEAD = {"x1": "DEAD", "x2": "WAITING"}
 
 PATHS = [
     _path("on-commit", nothing, call("a", "b"), 11, may_raise=True),
-    _path("on-commit-fails", nothing, call("a", word="fails"), 7, may_raise=True, errors={"a": 1}),
-    _path("relay", whose_hooks_died, relay, 15),
-    _path("keep-order", nothing, call_in_order, 8, may_raise=True),
-    _path("keep-order-relay", in_order("x1", "x2", "y1"), take_nudges, 9),
+    _path(
+        "on-commit-fails",
+        nothing,
+        call("a", word="fails"),
+        7,
+        may_raise=True,
+        errors={"a": 1},
+        engines="P",
+    ),
+    _path("relay", whose_hooks_died, relay, 26),
+    _path("keep-order", nothing, call_in_order, 9, may_raise=True, engines="PM"),
+    _path("keep-order-relay", in_order("x1", "x2", "y1"), take_nudges, 18),
     _path(
         "dead-letter",
         in_order("x1", word="dead"),
@@ -321,22 +322,24 @@ PATHS = [
         5,
         ends={"x1": "DEAD"},
         errors={"x1": 1},
+        engines="PM",
     ),
-    _path("replay", dead, replay, 5, goes_on=False, undone=BEHIND_DEAD),
+    _path("replay", dead, replay, 6, goes_on=False, undone=BEHIND_DEAD, engines="P"),
     _path(
         "skip",
         dead,
         skip,
-        5,
+        6,
         goes_on=False,
         undone=BEHIND_DEAD,
         ends={"x1": "SKIPPED"},
         never={"x1"},
+        engines="P",
     ),
-    _path("outbox-sweep", whose_hooks_died, sweep_and_take_nudges, 15, goes_on=False),
-    _path("outbox-clean", old, clean, 3, goes_on=False),
+    _path("outbox-sweep", whose_hooks_died, sweep_and_take_nudges, 30, goes_on=False, engines="P"),
+    _path("outbox-clean", old, clean, 4, goes_on=False, engines="P"),
 ]
 MESSAGE_PATHS = [
-    _path("messages", nothing, send_messages, 9, may_raise=True, repeats=3),
-    _path("messages-relay", messages_whose_hooks_died, relay, 10, repeats=3),
+    _path("messages", nothing, send_messages, 13, may_raise=True, repeats=3, engines="PM"),
+    _path("messages-relay", messages_whose_hooks_died, relay, 19, repeats=3),
 ]

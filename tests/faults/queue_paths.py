@@ -122,7 +122,7 @@ class QueueWorld(World):
         if len(self.begun) > 1:
             yield f"more than one of its jobs had begun: {self.begun}"
         if path.goes_on and not (fault and child.was_killed):
-            yield from self._of_who_went_on(child)
+            yield from self._of_who_went_on(path, child)
 
     def _of_rows(self, path: Path, jobs: dict[str, Any]) -> Iterator[str]:
         """Look whether everything is there, and where it has to be in the end."""
@@ -165,11 +165,14 @@ class QueueWorld(World):
         if self.queue.atomic and effects != Counter(run - never):
             yield f"effects of an atomic queue, more or less than once: {dict(effects)}"
 
-    def _of_who_went_on(self, child: Child) -> Iterator[str]:
+    def _of_who_went_on(self, path: Path, child: Child) -> Iterator[str]:
         """One that lives on finds out what is his: nothing waits for the end of a lease."""
         if child.error:
             yield f"it raised {child.error}"
-        if leased := [name for name, status in self.left.items() if status == "PROCESSING"]:
+        is_done, left = path.expected.get("is_done"), self.left
+        if is_done and (unfinished := [name for name in left if left[name] in ("NEW", "DEFERRED")]):
+            yield f"it ended before {unfinished} had their turn"
+        if leased := [name for name in left if left[name] == "PROCESSING"]:
             yield f"it left {leased} to wait for the end of a lease"
         for complaint in child.complaints:
             if "outlived its lease" in complaint:
@@ -288,58 +291,71 @@ class QueuePath(Path):
     """A path of one kind of queue."""
 
     queue: Any = FifoJob
-    is_wide: bool = False
-    """Whether only wide runs take it."""
 
 
 def _path(name: str, arrange: Any, act: Any, least: int, **options: Any) -> QueuePath:
-    known = {name: options.pop(name) for name in ("queue", "goes_on", "is_wide") if name in options}
+    fields = {"queue", "goes_on", "engines"} & set(options)
+    known = {field: options.pop(field) for field in fields}
     return QueuePath(name, arrange, act, least, **known, expected=options)
 
 
+def _of_callers(name: str, arrange: Any, act: Any, least: int, **options: Any) -> QueuePath:
+    """Return a path of one who is told, by an error, that the answer was lost."""
+    return _path(name, arrange, act, least, goes_on=False, **options)
+
+
 PATHS = [
-    _path("enqueue", nothing, enqueue("a", "b"), 6, goes_on=False, together=[AB]),
-    _path("enqueue-many", nothing, enqueue_many, 3, goes_on=False, together=[ABC]),
-    _path(
-        "enqueue-free", nothing, enqueue("a", "b"), 7, queue=FreeJob, goes_on=False, together=[AB]
+    _of_callers("enqueue", nothing, enqueue("a", "b"), 6, together=[AB], engines="PM"),
+    _of_callers("enqueue-many", nothing, enqueue_many, 3, together=[ABC], engines="P"),
+    _of_callers(
+        "enqueue-free", nothing, enqueue("a", "b"), 7, queue=FreeJob, together=[AB], engines="P"
     ),
-    _path("savepoint", nothing, enqueue_and_change_ones_mind, 8, goes_on=False),
-    _path("lane", waiting("a"), work, 6),
-    _path("hand-off", waiting("a", "b", "c"), work, 10),
-    _path("pool", waiting("a", "b", "c"), work, 10, queue=FreeJob),
-    _path("atomic", waiting("a", "b"), work, 12, queue=AtomicJob),
-    _path("back-off", waiting("a:temporary", "b"), work, 5, errors={"a": 1}),
-    _path("back-off-free", waiting("a:temporary", "b"), work, 8, queue=FreeJob, errors={"a": 1}),
+    _of_callers("savepoint", nothing, enqueue_and_change_ones_mind, 8, engines="P"),
+    _path("hand-off", waiting("a", "b", "c"), work, 13, is_done=True),
+    _path("pool", waiting("a", "b", "c"), work, 18, queue=FreeJob, is_done=True),
+    _path("atomic", waiting("a", "b"), work, 16, queue=AtomicJob, is_done=True),
+    _path("back-off", waiting("a:temporary", "b"), work, 7, errors={"a": 1}, engines="PM"),
+    _path(
+        "back-off-free",
+        waiting("a:temporary", "b"),
+        work,
+        16,
+        queue=FreeJob,
+        errors={"a": 1},
+        engines="P",
+    ),
     _path(
         "failure",
         waiting("a:fail", "b", "c"),
         work,
-        8,
+        12,
         never={"b", "c"},
         ends=dict.fromkeys("abc", "FAILED"),
+        is_done=True,
+        engines="PM",
     ),
-    _path(
+    _path("resume", waiting("a:resume", "b"), work, 9, engines="P"),
+    _path("ignored", waiting("a:ignore", "b"), work, 10, ends={"a": "IGNORED"}, engines=""),
+    _path("deferred", waiting("a:defer", "b"), work, 8, errors={"a": 1}, engines=""),
+    _of_callers(
         "retry",
         failed_with_dependents,
         retry,
-        6,
-        goes_on=False,
+        8,
         undone=dict.fromkeys("abc", "FAILED"),
+        engines="PM",
     ),
-    _path("rescue", expired("a", "b"), sweep_and_work, 10, goes_on=False, deaths={"a": 1}),
-    _path(
+    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}),
+    _of_callers(
         "third-death",
         expired("a", "b", deaths=2),
         sweep_and_work,
-        6,
-        goes_on=False,
+        20,
         deaths={"a": 3},
         never=AB,
         ends=dict.fromkeys("ab", "FAILED"),
+        engines="P",
     ),
-    _path("sweep", expired("a", "b"), sweep_only, 8, goes_on=False, deaths={"a": 1}),
-    _path("clean", old, clean, 3, goes_on=False, may_go=ABC),
-    _path("resume", waiting("a:resume", "b"), work, 8, is_wide=True),
-    _path("ignored", waiting("a:ignore", "b"), work, 8, is_wide=True, ends={"a": "IGNORED"}),
-    _path("deferred", waiting("a:defer", "b"), work, 8, is_wide=True, errors={"a": 1}),
+    _of_callers("sweep", expired("a", "b"), sweep_only, 20, deaths={"a": 1}, engines="P"),
+    _of_callers("clean", old, clean, 4, may_go=ABC, engines="P"),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.crashes import IS_WIDE, enumerate_crashes
+from tests.faults.crashes import cases_of, enumerate_crashes
 from tests.faults.queue_paths import PATHS, QueuePath, QueueWorld
 from tests.testapp.models import Scripted
 
@@ -28,11 +28,10 @@ def world(
     return make
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if IS_WIDE or not path.is_wide], ids=str)
+@pytest.mark.parametrize(("using", "path"), cases_of(PATHS), indirect=["using"])
 def test_a_death_or_a_lost_answer_at_any_step_breaks_no_promise(
     path: QueuePath,
     world: Callable[[Any], QueueWorld],
-    record_property: Callable[[str, Any], None],
+    note_tally: Callable[[Any], None],
 ) -> None:
-    tally = enumerate_crashes(path, world(path.queue))
-    print(path, tally)
+    note_tally(enumerate_crashes(path, world(path.queue)))

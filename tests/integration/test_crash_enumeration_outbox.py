@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path as File
 from typing import Any
 
@@ -12,13 +12,12 @@ from jaiminho_celery import registry
 from jaiminho_celery.app import OutboxCelery
 from parviraptor_celery import broker
 from tests import servers
-from tests.faults.crashes import IS_WIDE, enumerate_crashes
+from tests.faults.crashes import IS_WIDE, Path, cases_of, enumerate_crashes
 from tests.faults.outbox_paths import (
     CONFIG,
     MESSAGE_PATHS,
     PATHS,
     MessageWorld,
-    OutboxPath,
     OutboxWorld,
 )
 from tests.integration.test_celery_messages import make_app
@@ -35,28 +34,33 @@ def _known_again(one_database: str, settings: Any) -> Iterator[None]:
     broker.close_breaker()
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize(("using", "path"), cases_of(PATHS), indirect=["using"])
 def test_a_death_or_a_lost_answer_at_any_step_breaks_no_promise(
-    path: OutboxPath, one_database: str, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    one_database: str,
+    tmp_path: File,
+    monkeypatch: pytest.MonkeyPatch,
+    note_tally: Callable[[Any], None],
 ) -> None:
     world = OutboxWorld(one_database, tmp_path)
     monkeypatch.setattr("parviraptor_celery.broker.kick", world.kick)
-    print(path, enumerate_crashes(path, world))
+    note_tally(enumerate_crashes(path, world))
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"] if IS_WIDE else ["redis"])
-@pytest.mark.parametrize("path", MESSAGE_PATHS, ids=str)
+@pytest.mark.parametrize(("using", "path"), cases_of(MESSAGE_PATHS), indirect=["using"])
 def test_a_death_repeats_one_batch_of_messages_at_most(
-    path: OutboxPath,
+    path: Path,
     kind: str,
     one_database: str,
     queue_name: str,
     tmp_path: File,
     monkeypatch: pytest.MonkeyPatch,
+    note_tally: Callable[[Any], None],
 ) -> None:
     url = servers.require(kind)
     app = make_app(OutboxCelery, url, queue_name)
     world = MessageWorld(one_database, tmp_path, app, url, queue_name)
     monkeypatch.setattr("parviraptor_celery.broker.kick", world.kick)
     monkeypatch.setattr("parviraptor_celery.broker.use", world.use)
-    print(path, enumerate_crashes(path, world))
+    note_tally(enumerate_crashes(path, world))
