@@ -1037,7 +1037,7 @@ MUTATIONS = [
         "            again=lambda: Event.settle_together_again(events, self.using, columns),\n",
         "",
         "tests/integration/test_crash_enumeration_outbox.py"
-        "::test_a_death_repeats_one_batch_of_messages_at_most[redis-postgresql-messages-relay]",
+        "::test_a_death_repeats_one_batch_of_messages_at_most[postgresql-messages-relay-redis]",
     ),
     Mutation(
         "settled-before-published",
