@@ -14,7 +14,8 @@ MYSQL := $(shell for name in mysqlclient mariadb libmariadb; do \
 INSTALLED := $(VENV)/.installed$(addprefix -,$(MYSQL))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test mutations benchmark lint format typecheck migrations-check build clean
+.PHONY: help demo up test mutations guarantees benchmark lint format typecheck migrations-check \
+	build clean
 
 help: ## Show this list
 	@echo "Usage: make TARGET [ARGS=\"...\"]"
@@ -35,6 +36,9 @@ test: $(INSTALLED) ## Run the tests, with servers of their own (REQUIRE_SERVICES
 
 mutations: $(INSTALLED) ## Take out each protecting line in turn; a test must turn red each time
 	@$(PY) -m tests.mutations $(ARGS)
+
+guarantees: $(INSTALLED) ## Check that docs/guarantees.md counts the cases of its tests (ARGS=--write)
+	@$(PY) -m tests.guarantees $(ARGS)
 
 benchmark: $(INSTALLED) ## Measure side by side with other outboxes (ARGS="--help" tells what there is)
 	@$(PY) -m benchmarks $(ARGS)

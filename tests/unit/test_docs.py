@@ -11,9 +11,9 @@ import pytest
 from jaiminho_celery.states import TRANSITIONS as EVENT_TRANSITIONS
 from parviraptor_celery.attribute_checks import RULES
 from parviraptor_celery.states import TRANSITIONS as JOB_TRANSITIONS
+from tests.guarantees import NAMED_TEST
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMED_TEST = re.compile(r"`([\w/]+\.py)?::(\w+)`")
 ARROW = re.compile(r"^\s*([A-Z]+) --> ([A-Z]+)", re.MULTILINE)
 
 
