@@ -176,7 +176,7 @@ def _run_atomically(job: AbstractJob) -> Run:
         if job.is_handed_back:
             _hand_back_again(job)
         elif not finished.is_settled:
-            alone(job.alias, finished.settle)
+            alone(job.alias, finished.settle, again=finished.settle_again)
         return finished
     raise AssertionError("unreachable")
 

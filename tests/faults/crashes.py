@@ -30,6 +30,9 @@ MOST_ROUNDS = 8
 ROUND = timedelta(minutes=5)
 """Longer than a lease, and than the first pauses of a back-off."""
 
+MOST_TOLD = 5
+"""Cases with broken promises, after which a path is given up."""
+
 IS_WIDE = os.environ.get("FAULTS") == "wide"
 
 
@@ -185,7 +188,9 @@ def enumerate_crashes(path: Path, world: World) -> Tally:
             tally.killed += 1
         problems += _went_another_way(child, fault, tally.steps)
         case = f"{fault.way.value} step {fault.number}: {tally.steps[fault.number - 1].name}"
-        found += [f"{case}\n    {problem}" for problem in problems]
+        found += ["\n    ".join([case, *problems])] if problems else []
+        if len(found) >= MOST_TOLD:
+            break
     assert not found, "\n".join([f"{path} on {world.using}:", *found, _told(tally)])
     return tally
 
