@@ -7,6 +7,7 @@ it came by is on file before it is done, so that it can be read whatever becomes
 from __future__ import annotations
 
 import enum
+import gc
 import json
 import logging
 import os
@@ -151,6 +152,7 @@ def break_off(connection: Any) -> NoReturn:
 
 def _live(file: Path, body: Callable[[Steps], None], fault: Fault | None) -> NoReturn:
     """Be the child."""
+    gc.disable()  # it would touch, and so copy, all that the parent has
     steps, code = Steps(file, fault), BROKEN
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -312,7 +312,7 @@ PATHS = [
         errors={"a": 1},
         engines="P",
     ),
-    _path("relay", whose_hooks_died, relay, 26),
+    _path("relay", whose_hooks_died, relay, 26, engines="PM"),
     _path("keep-order", nothing, call_in_order, 9, may_raise=True, engines="PM"),
     _path("keep-order-relay", in_order("x1", "x2", "y1"), take_nudges, 18),
     _path(

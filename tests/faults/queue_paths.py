@@ -162,8 +162,8 @@ class QueueWorld(World):
         history = History(self.ledger.entries(), committed=run - never)
         yield from history.problems(repeats)
         effects = Counter(Note.objects.using(self.using).values_list("text", flat=True))
-        counts = {name for name in run - never if jobs[name].status == "PROCESSED"}
-        if self.queue.atomic and effects != Counter(counts):
+        counting = {name for name, job in jobs.items() if job.status == "PROCESSED"}
+        if self.queue.atomic and effects != Counter(counting):
             yield f"effects of an atomic queue, more or less than once: {dict(effects)}"
 
     def _of_who_went_on(self, path: Path, child: Child) -> Iterator[str]:
@@ -357,7 +357,7 @@ PATHS = [
         undone=dict.fromkeys("abc", "FAILED"),
         engines="PM",
     ),
-    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}),
+    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}, engines="PM"),
     _of_callers(
         "third-death",
         expired("a", "b", deaths=2),
