@@ -116,9 +116,11 @@ class Steps:
             return do()
         if self._fault.way is Way.BEFORE:
             die()
-        result = do()
-        if self._fault.way is Way.AFTER:
-            die()
+        try:
+            result = do()
+        finally:
+            if self._fault.way is Way.AFTER:
+                die()
         break_off(step.connection)
         return result
 
