@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path as File
 from typing import Any
 
-from amqp.exceptions import NotFound
 from django.db import connections, transaction
 
 from jaiminho_celery import cleanup, hooks, kicks, sweep, tasks
@@ -184,11 +183,11 @@ class MessageWorld(OutboxWorld):
         self.arrived()
 
     def arrived(self) -> list[Any]:
-        """Take every message from the broker; RabbitMQ may not have the queue yet."""
-        try:
-            return drain_queue(self.url, self.queue)
-        except NotFound:
-            return []
+        """Take every message from the broker; RabbitMQ may not have the queue yet.
+
+        The queue stays: a process that has declared it doesn't do so again.
+        """
+        return drain_queue(self.url, self.queue, delete=False)
 
 
 def name_of(event: Event) -> str:

@@ -20,7 +20,7 @@ from tests.faults.outbox_paths import (
     MessageWorld,
     OutboxWorld,
 )
-from tests.integration.test_celery_messages import make_app
+from tests.integration.test_celery_messages import drain_queue, make_app
 
 
 @pytest.fixture(autouse=True)
@@ -63,4 +63,7 @@ def test_a_death_repeats_one_batch_of_messages_at_most(
     world = MessageWorld(one_database, tmp_path, app, url, queue_name)
     monkeypatch.setattr("parviraptor_celery.broker.kick", world.kick)
     monkeypatch.setattr("parviraptor_celery.broker.use", world.use)
-    note_tally(enumerate_crashes(path, world))
+    try:
+        note_tally(enumerate_crashes(path, world))
+    finally:
+        drain_queue(url, queue_name)
