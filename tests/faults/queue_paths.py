@@ -358,7 +358,7 @@ PATHS = [
         undone=dict.fromkeys("abc", "FAILED"),
         engines="PM",
     ),
-    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}, engines="PM"),
+    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}, engines="P"),
     _of_callers(
         "third-death",
         expired("a", "b", deaths=2),
