@@ -55,7 +55,11 @@ class BatchRun:
     def _settle_one_by_one(self, runs: list[Run]) -> None:
         try:
             if len(runs) > 1:
-                in_transaction(self.using, lambda: [run.settle() for run in runs])
+                in_transaction(
+                    self.using,
+                    lambda: [run.settle() for run in runs],
+                    again=lambda: [run.settle_again() for run in runs],
+                )
                 return
         except REFUSALS:
             pass
@@ -82,7 +86,11 @@ class BatchRun:
         if len(runs) < 2:
             return
         events = [run.row for run in runs]
-        together = alone(self.using, lambda: Event.settle_together(events, self.using, columns))
+        together = alone(
+            self.using,
+            lambda: Event.settle_together(events, self.using, columns),
+            again=lambda: Event.settle_together_again(events, self.using, columns),
+        )
         for run in runs:
             run.is_settled = run.is_recorded = together
 

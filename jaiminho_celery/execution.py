@@ -74,6 +74,20 @@ class Run:
         self.is_settled = True
         return self.is_recorded
 
+    def settle_again(self) -> bool:
+        """Settle when an earlier try may have gone through: then the outcome is recorded."""
+        self.is_recorded = self.settle() or self.row.has_come_to(self._end())
+        return self.is_recorded
+
+    def _end(self) -> EventStatus | None:
+        """Return the state that the outcome brings the event to, or None if it is deleted."""
+        match self.outcome:
+            case Published():
+                return EventStatus.SENT if is_kept(self) else None
+            case Dead():
+                return EventStatus.DEAD
+        return EventStatus.WAITING
+
     def refuse(self, error: Exception) -> None:
         """Count an outcome that the database refuses to store as a failure."""
         self.outcome = Failed(error)

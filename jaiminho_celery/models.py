@@ -187,6 +187,16 @@ class Event(FencedRow):
         return True
 
     @classmethod
+    def settle_together_again(
+        cls, events: list[Event], using: str, columns: Mapping[str, Any] | None
+    ) -> bool:
+        """Settle a batch when an earlier try may have gone through: then all of it is settled."""
+        to = None if columns is None else columns["status"]
+        return cls.settle_together(events, using, columns) or all(
+            event.has_come_to(to) for event in events
+        )
+
+    @classmethod
     def _rest_all(cls, rows: EventQuerySet, columns: Mapping[str, Any]) -> int:
         return rows.update(**{**AT_REST, "modified_at": now(), **columns})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db import (
@@ -26,8 +26,8 @@ ATTEMPTS = 5
 RETRIED_SQLSTATES = ("40001", "40P01", "57P01", "57P02", "57P03")
 """Serialization failure, deadlock, and a server that shuts down or starts."""
 
-TRANSIENT_WORDS = ("database is locked", "table is locked", "server closed the connection")
-"""Of SQLite, which has no codes, and of psycopg where the server is gone."""
+TRANSIENT_WORDS = ("database is locked", "table is locked")
+"""Of SQLite, which has no codes."""
 
 RETRIED_MYSQL_CODES = (1205, 1213)
 LOST_MYSQL_CODES = (2006, 2013, 4031)
@@ -40,30 +40,33 @@ REFUSALS = (
 """What a value raises that can't be stored."""
 
 
-def in_transaction(using: str, body: Callable[[], T]) -> T:
+def in_transaction(using: str, body: Callable[[], T], *, again: Callable[[], T] | None = None) -> T:
     """Run ``body`` in a transaction of ``using`` and return its result.
 
     A deadlock, a serialization failure or a lost connection makes it start again, up to
     ``ATTEMPTS`` times; so ``body`` must be safe to repeat, which a fenced UPDATE is. Inside a
     transaction of the caller nothing is repeated: only the outermost block could be.
+
+    If the connection broke at the COMMIT, nobody knows whether that went through. Whoever has to
+    know passes ``again``, which runs instead of ``body`` from the second try on, and finds out.
     """
 
-    def transact() -> T:
+    def transact(run: Callable[[], T]) -> T:
         with transaction.atomic(using=using):
-            return body()
+            return run()
 
-    return _repeated(using, transact)
+    return _repeated(using, lambda: transact(body), lambda: transact(again or body))
 
 
-def alone(using: str, statement: Callable[[], T]) -> T:
+def alone(using: str, statement: Callable[[], T], *, again: Callable[[], T] | None = None) -> T:
     """Run one statement and return its result, starting again like ``in_transaction``.
 
     A single statement is a transaction by itself; without BEGIN and COMMIT around it, it takes
     two round trips less, and holds its locks for no longer than the database needs.
     """
     if connections[using].in_atomic_block:
-        return in_transaction(using, statement)
-    return _repeated(using, statement)
+        return in_transaction(using, statement, again=again)
+    return _repeated(using, statement, again or statement)
 
 
 def restore_autocommit() -> None:
@@ -104,9 +107,10 @@ def is_transient(error: OperationalError | InterfaceError) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
     if isinstance(error, InterfaceError):
         return True  # the connection is gone
-    cause = error.__cause__
-    sqlstate = str(getattr(cause, "sqlstate", None) or "")
-    if sqlstate:
+    cause: Any = error.__cause__
+    if hasattr(cause, "sqlstate"):
+        # PostgreSQL gives a code with each error; without one it is psycopg that has lost it.
+        sqlstate = str(cause.sqlstate or "08")
         return sqlstate in RETRIED_SQLSTATES or sqlstate[:2] == "08"
     code = error.args[0] if error.args else None
     if code in RETRIED_MYSQL_CODES or code in LOST_MYSQL_CODES:
@@ -130,11 +134,11 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, REFUSALS)
 
 
-def _repeated(using: str, body: Callable[[], T]) -> T:
+def _repeated(using: str, body: Callable[[], T], again: Callable[[], T]) -> T:
     connection = connections[using]
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return body()
+            return body() if attempt == 1 else again()
         except (OperationalError, InterfaceError) as error:
             if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
                 raise

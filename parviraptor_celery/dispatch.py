@@ -73,7 +73,11 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
     def hand_off(self, run: Run) -> Any:
         if not handoff.is_possible(self.using):
             return super().hand_off(run)
-        return alone(self.using, lambda: handoff.settle_and_claim(run, self.rows, self.lane))
+        return alone(
+            self.using,
+            lambda: handoff.settle_and_claim(run, self.rows, self.lane),
+            again=lambda: self.hand_off_again(run),
+        )
 
     def clear_obstacle(self, row: Any) -> bool:
         """Fail the next chunk of jobs behind the failed one, in the order of their ids.
@@ -151,10 +155,9 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         super().close()
         self.pace.end()
 
-    def _claim_batch(self) -> list[Any]:
-        jobs = super()._claim_batch()
-        self.has_begun = bool(jobs) and jobs[0].begin()
-        return jobs
+    def prepare(self, rows: list[Any]) -> list[Any]:
+        self.has_begun = bool(rows) and rows[0].begin()
+        return rows
 
     def _share(self) -> bool:
         """Give back what was leased together with a job that takes its time; only once.
@@ -193,6 +196,15 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         if not (run.leaves_lane and handoff.is_possible(self.using)):
             return super().hand_on(run)
         following = self.claimed[0]
-        begun = alone(self.using, lambda: handoff.settle_and_begin(run, following, self.using))
+
+        def again() -> bool:
+            run.settle_again()
+            return bool(following.begin())
+
+        begun = alone(
+            self.using,
+            lambda: handoff.settle_and_begin(run, following, self.using),
+            again=again,
+        )
         del self.claimed[0]
         return following if begun else None

@@ -24,6 +24,7 @@ from .database import (
     restore_autocommit,
     undo_left_open,
 )
+from .fencing import AT_REST
 from .leases import heartbeat
 from .models import AbstractJob
 from .outcomes import (
@@ -88,6 +89,16 @@ class Run:
         """
         to, columns = self.transition()
         return self.has_settled(self.row.rest(to, **columns))
+
+    def settle_again(self) -> bool:
+        """Settle when an earlier try may have gone through: then the outcome is recorded."""
+        if self.settle():
+            return True
+        to, columns = self.transition()
+        if not self.row.has_come_to(to):
+            return False
+        self.row.has_moved(to, AT_REST | columns)
+        return self.has_settled(True)
 
     def transition(self) -> tuple[JobStatus, dict[str, Any]]:
         """Return the state that the job goes to, and the columns that go with it."""
@@ -154,6 +165,8 @@ def _run_atomically(job: AbstractJob) -> Run:
             if committed:
                 logger.exception("%s %s: a hook of its body raised", job._meta.label, job.pk)
                 return finished
+            if finished.is_recorded and _is_committed_after_all(job):
+                return finished
             if attempt < ATTEMPTS and isinstance(error, OperationalError) and is_transient(error):
                 _restore(job, before)
                 continue
@@ -163,9 +176,14 @@ def _run_atomically(job: AbstractJob) -> Run:
         if job.is_handed_back:
             _hand_back_again(job)
         elif not finished.is_settled:
-            alone(job.alias, finished.settle)
+            alone(job.alias, finished.settle, again=finished.settle_again)
         return finished
     raise AssertionError("unreachable")
+
+
+def _is_committed_after_all(job: AbstractJob) -> bool:
+    """Return whether body and completion are there, though their COMMIT was never answered."""
+    return alone(job.alias, lambda: job.has_come_to(JobStatus.PROCESSED))
 
 
 def _hand_back_again(job: AbstractJob) -> None:

@@ -95,7 +95,19 @@ class LaneFeed:
         if successor is None:
             settle_alone(run, self.using)
             return None
-        return in_transaction(self.using, self._settle_and_claim(run, successor))
+        settle_and_claim = self._settle_and_claim(run, successor)
+        return in_transaction(self.using, settle_and_claim, again=lambda: self.hand_off_again(run))
+
+    def hand_off_again(self, run: Any) -> Any:
+        """Settle a run when an earlier try may have gone through; return what that claimed.
+
+        If it didn't, nothing is claimed: the look that follows does that.
+        """
+        run.settle_again()
+        row = self.rows.held_here().filter(running_lane=self.lane).first()
+        if row is not None:
+            row.hold()
+        return row
 
     def close(self) -> None:
         """A lane is claimed one row at a time: nothing is left over."""
@@ -121,7 +133,11 @@ class LaneFeed:
 
     def _claim_alone(self, row: Any) -> bool:
         try:
-            return alone(self.using, _repeatable_claim(row))
+            return alone(
+                self.using,
+                _repeatable_claim(row, row.claim),
+                again=_repeatable_claim(row, row.claim_again),
+            )
         except IntegrityError:
             return False  # another row of the lane was claimed between our look and our write
 
@@ -134,7 +150,7 @@ class LaneFeed:
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
     def _settle_and_claim(self, run: Any, successor: Any) -> Callable[[], Any]:
-        claim = _repeatable_claim(successor)
+        claim = _repeatable_claim(successor, successor.claim)
 
         def settle_and_claim() -> Any:
             # Both rows are locked before either is changed: a competing kick that holds the
@@ -153,6 +169,9 @@ class PoolFeed:
     def __init__(self, rows: Any, batch: int) -> None:
         self.rows, self.using, self.batch = rows, rows.db, batch
         self.claimed: list[Any] = []
+        self.tried: list[Any] = []
+        """What was leased in the last transaction, which may not have been committed."""
+
         self.unprocessable_in_a_row = 0
         self.is_paused = False
 
@@ -187,7 +206,11 @@ class PoolFeed:
             run.settle()
             return self._begin_next()
 
-        return self._take(in_transaction(self.using, settle_and_begin))
+        def again() -> int | None:
+            run.settle_again()
+            return self._begin_next()
+
+        return self._take(in_transaction(self.using, settle_and_begin, again=again))
 
     def close(self) -> None:
         while self.claimed:
@@ -200,6 +223,10 @@ class PoolFeed:
     def next_ids(self) -> list[int]:
         """Return the ids of the rows that ``choose()`` would read, without reading them."""
         raise NotImplementedError
+
+    def prepare(self, rows: list[Any]) -> list[Any]:
+        """Return rows that were just leased, in the same transaction, for what is done next."""
+        return rows
 
     def take_next(self) -> Any:
         """Begin and return the first of the leased rows that is still ours, or None."""
@@ -219,7 +246,7 @@ class PoolFeed:
     def _claim_some(self) -> list[Any]:
         for _ in range(MOST_REFUSALS):
             try:
-                return in_transaction(self.using, self._claim_batch)
+                return in_transaction(self.using, self._claim_batch, again=self._claim_batch_again)
             except Exception as error:
                 if not is_refusal(error):
                     raise
@@ -245,12 +272,21 @@ class PoolFeed:
         waiting = row.exclude(status=self.rows.model.LEASED)
         if rows := list(waiting.defer(*self.rows.UNREAD).unlocked()):
             self._lease(rows)
-        return rows
+        return self.prepare(rows)
 
     def _claim_batch(self) -> list[Any]:
+        self.tried = []
         if rows := self.choose():
             self._lease(rows)
-        return rows
+        return self.prepare(rows)
+
+    def _claim_batch_again(self) -> list[Any]:
+        """Claim when an earlier try may have gone through: then its rows are ours already."""
+        ids = [row.pk for row in self.tried]
+        held = self.rows.model.rows(self.using).held_here().filter(pk__in=ids)
+        ours = set(held.values_list("pk", "attempt")) if ids else set()
+        rows = [row for row in self.tried if (row.pk, row.attempt) in ours]
+        return self.prepare(rows) if rows else self._claim_batch()
 
     def _lease(self, rows: list[Any]) -> None:
         model = type(rows[0])
@@ -260,12 +296,13 @@ class PoolFeed:
         for row in rows:
             row.status, row.attempt = model.LEASED, row.attempt + 1
             row.hold()
+        self.tried = rows
 
 
 def settle_alone(run: Any, using: str) -> None:
     """Settle a run by itself; what the database refuses to store becomes a failure."""
     try:
-        alone(using, run.settle)
+        alone(using, run.settle, again=run.settle_again)
     except REFUSALS as error:
         run.refuse(error)
         alone(using, run.settle)
@@ -277,12 +314,12 @@ def settle_alone(run: Any, using: str) -> None:
         alone(using, run.settle)
 
 
-def _repeatable_claim(row: Any) -> Callable[[], bool]:
-    """Return a claim of ``row`` as it was seen, for a transaction that may start again."""
+def _repeatable_claim(row: Any, claim: Callable[[], bool]) -> Callable[[], bool]:
+    """Return ``claim`` of ``row`` as it was seen, for a transaction that may start again."""
     seen = row.status, row.attempt
 
-    def claim() -> bool:
+    def claim_as_seen() -> bool:
         row.status, row.attempt = seen
-        return bool(row.claim())
+        return claim()
 
-    return claim
+    return claim_as_seen

@@ -88,6 +88,17 @@ class FencedRow(models.Model):
             self.hold()
         return claimed
 
+    def claim_again(self) -> bool:
+        """Claim when an earlier try may have gone through: then this row is ours already."""
+        if self.claim():
+            return True
+        earlier = {"attempt": self.attempt + 1, "leased_by": worker_identity()}
+        is_ours = self.rows(self.alias).filter(pk=self.pk, status=self.LEASED, **earlier).exists()
+        if is_ours:
+            self.has_moved(self.LEASED, {**earlier, "running_lane": self.lane})
+            self.hold()
+        return bool(is_ours)
+
     def hold(self) -> None:
         """Remember which row this object claimed, and by which attempt."""
         self.token, self.claimed_pk = self.attempt, self.pk
@@ -159,6 +170,17 @@ class FencedRow(models.Model):
         for name, value in columns.items():
             if not hasattr(value, "resolve_expression"):
                 setattr(self, name, value)
+
+    def has_come_to(self, to: Any) -> bool:
+        """Return whether the attempt that this object claimed has ended in ``to`` (None: deleted).
+
+        Asked when a settlement may have gone through though its answer was lost.
+        """
+        fence = self._fence(self.LEASED)
+        row = self.rows(self.alias).filter(pk=fence["pk"])
+        if to is None:
+            return not row.exists()
+        return bool(row.filter(attempt=fence["attempt"], status=to).exists())
 
     def held(self) -> models.QuerySet[Any]:
         """Return this row if it is still leased to us, as a queryset."""

@@ -15,6 +15,7 @@ from . import intake, kicks, signals
 from .backoff import BackoffStrategy
 from .clock import now
 from .conf import settings
+from .database import alone
 from .decided import DecidedRow
 from .exceptions import TemporaryJobFailure
 from .indexes import UniqueWhileSet
@@ -152,7 +153,7 @@ class AbstractJob(DecidedRow):
         """
         if db_alias is not None:
             self._state.db = db_alias
-        is_ours = self.put_back()
+        is_ours = alone(self.alias, self.put_back, again=self._put_back_again)
         if is_ours:
             self.is_handed_back = True
             signals.tell(signals.job_handed_back, sender=type(self), job=self)
@@ -219,6 +220,15 @@ class AbstractJob(DecidedRow):
     def put_back(self, **columns: Any) -> bool:
         """Return a running job to the waiting ones; by itself this counts nothing."""
         return self.rest(JobStatus.NEW, begun_at=None, **columns)
+
+    def _put_back_again(self) -> bool:
+        """Put back when an earlier try may have gone through: then the job waits already."""
+        if self.put_back():
+            return True
+        waits = self.has_come_to(JobStatus.NEW)
+        if waits:
+            self.has_moved(JobStatus.NEW, {"begun_at": None})
+        return waits
 
     @classmethod
     def required_fields(cls) -> tuple[Any, ...]:

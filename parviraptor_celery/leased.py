@@ -10,6 +10,7 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
 from django.db.models.sql.datastructures import BaseTable
 
 from .clock import kept, now
+from .leases import worker_identity
 from .prepared import PreparedSelect
 from .statements import equations, fenced_update
 from .states import Literal
@@ -132,6 +133,10 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         with connection.cursor() as cursor:
             cursor.execute(form, [*lanes, pk])
             return bool(cursor.fetchone()[0])
+
+    def held_here(self) -> Self:
+        """Rows that this thread has leased, and nobody has settled."""
+        return self.filter(status=Literal(self.LEASED), leased_by=worker_identity())
 
     def unlocked(self) -> Self:
         """Lock the rows that nobody else has locked, and leave the others out.

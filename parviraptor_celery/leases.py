@@ -21,20 +21,22 @@ logger = logging.getLogger("parviraptor_celery")
 
 HEARTBEATS_PER_LEASE = 3
 HASTE_SECONDS = 1.0
-_identity: tuple[int, str] | None = None
+_of_this_thread = threading.local()
 
 
 def worker_identity() -> str:
-    """Return a name for this process that no earlier or later process has.
+    """Return a name for this thread of this process that no other has, earlier or later.
 
     A host name or a pod's name comes back after a restart, and a process id is used again;
-    the random part is what makes the name safe to compare.
+    the random part is what makes the name safe to compare. A thread claims one thing after
+    another: what is leased to it under this name, it has claimed itself.
     """
-    global _identity
-    if _identity is None or _identity[0] != os.getpid():
-        name = f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
-        _identity = (os.getpid(), name)
-    return _identity[1]
+    pid, name = getattr(_of_this_thread, "identity", (0, ""))
+    if pid != os.getpid():
+        pid = os.getpid()
+        name = f"{socket.gethostname()[:60]}:{pid}:{secrets.token_hex(4)}"
+        _of_this_thread.identity = pid, name
+    return str(name)
 
 
 class Heartbeat:

@@ -37,14 +37,20 @@ def make_app(kind: type[Celery], url: str, queue: str) -> Any:
     return app
 
 
-def drain_queue(url: str, queue: str) -> list[Any]:
-    """Take every message from the broker: (body, headers, properties)."""
+def drain_queue(url: str, queue: str, *, delete: bool = True) -> list[Any]:
+    """Take every message from the broker: (body, headers, properties).
+
+    Where the queue is to stay, it may also be missing.
+    """
     taken = []
     with Connection(url) as connection, connection.channel() as channel:
+        if not delete:
+            channel.queue_declare(queue, durable=True, auto_delete=False)
         while (raw := channel.basic_get(queue, no_ack=True)) is not None:
             message = channel.message_to_python(raw) if hasattr(raw, "keys") else raw
             taken.append((message.body, message.headers, message.properties))
-        channel.queue_delete(queue)
+        if delete:
+            channel.queue_delete(queue)
     return taken
 
 

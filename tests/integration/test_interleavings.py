@@ -24,7 +24,7 @@ from parviraptor_celery.drains import Budget
 from parviraptor_celery.exceptions import DeferJob, IgnoreJob, LeaseLost, UnprocessableJob
 from parviraptor_celery.pace import Pace
 from parviraptor_celery.test import virtual_clock
-from tests.integration.steps import before_step
+from tests.faults.steps import before_step
 from tests.integration.test_lane_races import in_a_thread, let_them_meet, somebody_waits_for_a_lock
 from tests.integration.threads import at_once, open_transaction
 from tests.supervision import processes

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import InterfaceError, OperationalError
 
-from parviraptor_celery.database import is_transient
+from parviraptor_celery.database import alone, in_transaction, is_transient
 
 
 def of_postgresql(sqlstate: str) -> OperationalError:
@@ -47,3 +47,30 @@ def test_may_pass(error: Any) -> None:
 )
 def test_stays(error: Any) -> None:
     assert not is_transient(error)
+
+
+def test_an_error_of_psycopg_itself_means_that_the_connection_is_gone() -> None:
+    cause: Any = Exception("the connection is closed")
+    cause.sqlstate = None
+    error = OperationalError("the connection is closed")
+    error.__cause__ = cause
+    assert is_transient(error)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("run", [alone, in_transaction])
+def test_what_starts_again_can_be_told_that_it_does(run: Any) -> None:
+    tries: list[str] = []
+
+    def first() -> str:
+        tries.append("first")
+        raise OperationalError("database is locked")
+
+    def second() -> str:
+        tries.append("again")
+        if len(tries) < 3:
+            raise OperationalError("database is locked")
+        return "done"
+
+    assert run("default", first, again=second) == "done"
+    assert tries == ["first", "again", "again"]

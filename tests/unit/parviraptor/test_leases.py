@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +40,12 @@ class TestIdentity:
         monkeypatch.setattr(os, "getpid", lambda: pid)
         assert worker_identity() != before
         assert re.sub(r"\w+$", "", worker_identity()) == re.sub(r"\w+$", "", before)
+
+    def test_is_another_one_for_each_thread(self) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(worker_identity).result()
+            assert pool.submit(worker_identity).result() == elsewhere
+        assert elsewhere != worker_identity()
 
 
 class TestHeartbeat:
