@@ -23,7 +23,16 @@ def explored(
     """Return a function that explores a scenario (its class), and sees that it met all kinds."""
 
     def explore_all(scenario: type[World], *arguments: object) -> Explored:
-        found = explore(scenario(using, monkeypatch, *arguments))
+        import cProfile, pstats, time, os  # XXX
+        t,c=time.time(),time.process_time()
+        pr=cProfile.Profile(); PROF=os.environ.get("PROF")
+        if PROF: pr.enable()
+        try: found = explore(scenario(using, monkeypatch, *arguments))
+        finally:
+            pr.disable()
+            print("WALL",round(time.time()-t,1),"CPU",round(time.process_time()-c,1))
+            if PROF: pstats.Stats(pr).sort_stats("cumtime").print_stats(40)
+        print(found)
         record_property(PROPERTY, str(found))
         missing = scenario.expected - set(found.kinds)
         assert not missing, f"never seen: {sorted(missing)}, of {found}"

@@ -70,32 +70,42 @@ def test_a_lower_id_that_commits_late_runs_next_and_nothing_is_stranded(explored
 
 
 class AHeartbeat(Lanes):
-    """The heartbeat of a running job has its row locked, while its body ends and another comes."""
+    """The heartbeat of a running job has locked its row when the body ends and another comes."""
 
     names = "AHP"
-    expected: ClassVar[Any] = frozenset({"kept", "lost"})
-
-    def prepare(self, patch: pytest.MonkeyPatch) -> None:
-        super().prepare(patch)
-        self.running: Any = None
-        self.was_kept = False
+    expected: ClassVar[Any] = frozenset({"kept"})
+    running: Any = None
+    is_locked = False
 
     def given(self) -> None:
         super().given()
-        self.running, self.was_kept = None, False
+        self.running, self.is_locked = None, False
         self.enqueue("j1")
 
     def parts(self) -> Parts:
-        return {"A": self.worker, "H": self.beat, "P": lambda: self.enqueue("j2")}
+        return {"A": self.worker, "H": self.beat, "P": self.produce}
 
     def process(self, job: Any) -> None:
-        self.running = self.running or job
+        if self.running is None:
+            self.running = job
+            gate("waits for the heartbeat", lambda: self.is_locked)
         super().process(job)
 
     def beat(self) -> None:
-        gate("waits for a job", lambda: self.running is not None)
-        if self.running is not None:
+        gate("waits for the job", lambda: self.running is not None)
+        renew = self.running.renew
+
+        def renew_locked() -> bool:
+            self.is_locked = True
+            return bool(renew())
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.running, "renew", renew_locked)
             self.was_kept = self.running.keep_lease()
+
+    def produce(self) -> None:
+        gate("waits for the heartbeat", lambda: self.is_locked)
+        self.enqueue("j2")
 
     def kind(self) -> str:
         return "kept" if self.was_kept else "lost"
