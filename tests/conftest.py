@@ -17,6 +17,7 @@ from django.conf import settings
 
 from parviraptor_celery.pace import Pace
 from tests import servers
+from tests.faults import reporting
 
 ALIASES = {"sqlite": "default", "postgresql": "postgresql", "mariadb": "mariadb"}
 
@@ -44,6 +45,21 @@ def using(request: pytest.FixtureRequest) -> str:
     if kind != "sqlite":
         servers.require(kind)
     return ALIASES[kind]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell with ``-v`` how many schedules were explored, and what they met."""
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        if isinstance(report, pytest.TestReport)
+    ]
+    lines = reporting.told(reports)
+    if lines and terminalreporter.config.get_verbosity() > 0:
+        terminalreporter.section("schedules explored")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 class OneDatabase:

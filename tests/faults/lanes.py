@@ -57,9 +57,9 @@ class Lanes(World):
         }
 
     def look(self, label: str) -> list[str]:
-        if self.queue.dependent_fields is not None and not label.startswith("SELECT"):
-            if self.select(RUNNING_TWICE.format(self.queue._meta.db_table)):
-                return [f"two jobs of one lane are PROCESSING: {self.statuses()}"]
+        is_looked_at = self.queue.dependent_fields is not None and not label.startswith("SELECT")
+        if is_looked_at and self.select(RUNNING_TWICE.format(self.queue._meta.db_table)):
+            return [f"two jobs of one lane are PROCESSING: {self.statuses()}"]
         return self.problems
 
     def lose_leases(self) -> None:

@@ -15,7 +15,7 @@ _BLOCKED_BY = "SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::int[]) AS pid"
 _SECTION = "\nTRANSACTIONS\n"
 _TRANSACTION = "---TRANSACTION "
 _WAITS = "LOCK WAIT"
-_SESSION = re.compile(r"MySQL thread id (\d+),")
+_SESSION = re.compile(r"(?:MySQL|MariaDB) thread id (\d+),")
 
 
 def session_of(connection: Any) -> int | None:
@@ -23,9 +23,7 @@ def session_of(connection: Any) -> int | None:
     inner = connection.connection
     if inner is None:
         return None
-    return int(
-        inner.info.backend_pid if connection.vendor == "postgresql" else inner.thread_id()
-    )
+    return int(inner.info.backend_pid if connection.vendor == "postgresql" else inner.thread_id())
 
 
 def all_wait(sessions: set[int], using: str) -> bool:

@@ -160,6 +160,10 @@ class World:
         """Return who ran what, in order."""
         return [(e.process.split()[0], e.item) for e in self.entries if e.what == "began"]
 
+    def began(self, run: str) -> bool:
+        """Return whether this one run has begun."""
+        return any(entry.what == "began" and entry.process == run for entry in self.entries)
+
     def by(self, actor: str) -> list[str]:
         """Return what ``actor`` ran, in order."""
         return [item for name, item in self.runs() if name == actor]

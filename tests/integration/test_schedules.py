@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
+from django.db import transaction
 
 from parviraptor_celery import kicks, sweep
+from parviraptor_celery.dispatch import JobLaneFeed
+from parviraptor_celery.drains import Budget, Report, drain
 from parviraptor_celery.states import JobStatus
 from tests.faults.exploring import Explore
 from tests.faults.exploring import explored as explored
@@ -120,23 +123,39 @@ def test_a_job_that_commits_while_the_settlement_waits_for_a_heartbeat_is_run(
 
 
 class AHandOff(Lanes):
-    """A worker hands its lane on from job to job, while another comes with a kick for it."""
+    """A worker hands its lane on; another claims the successor, which it saw before the head.
+
+    The head has the lower id, and was committed since that look.
+    """
 
     names = "AB"
     preemptions = 2
-    expected: ClassVar[Any] = frozenset({"AA", "AB", "BA", "BB"})
+    expected: ClassVar[Any] = frozenset({"A:j1 A:j2", "B:j2 A:j1", "B:j2 B:j1"})
 
     def given(self) -> None:
         super().given()
+        self.note("intended", "j2", "lane")
         self.enqueue("j1")
         self.enqueue("j2")
-        self.kicks = self.kicks[:1] * 2
+        self.kicks = self.kicks[:1]
+        head = self.rows[0]
+        with transaction.atomic(using=self.using):
+            self.rows.filter(pk=head.pk).delete()
+            self.old_look = self.rows.candidate(head.lane, JobStatus.NEW)
+            transaction.set_rollback(True, using=self.using)
 
     def parts(self) -> Parts:
-        return {"A": self.worker, "B": self.worker}
+        return {"A": self.worker, "B": self.claim_what_was_seen}
+
+    def claim_what_was_seen(self) -> None:
+        feed = JobLaneFeed(self.queue.rows(self.using), self.old_look.lane)
+        looks = iter([self.old_look])
+        look_again = feed.candidate
+        feed.candidate = lambda: next(looks, None) or look_again()  # type: ignore[method-assign]
+        drain(feed, Budget.endless(), Report())
 
     def kind(self) -> str:
-        return "".join(name for name, _ in self.runs())
+        return " ".join(f"{name}:{item}" for name, item in self.runs())
 
 
 @CONCURRENT
@@ -165,13 +184,13 @@ class ALostLease(Lanes):
 
     def process(self, job: Any) -> None:
         super().process(job)
-        if who() == "A" and job.script == "j1":
+        if who() == "A" and job.script == "j1" and job.attempt == 1:
             raise ValueError("as it was told")
 
     def at_rest(self) -> list[str]:
-        left, statuses = super().at_rest(), self.statuses()
-        good = self.rows[0].attempt > 1 or self.by("A")[:1] != ["j1"]
-        wanted = JobStatus.PROCESSED if good else JobStatus.FAILED
+        left, statuses, first = super().at_rest(), self.statuses(), f"{self.rows[0].pk}.1"
+        has_failed = first not in self.stale and self.began(f"A {first}")
+        wanted = JobStatus.FAILED if has_failed else JobStatus.PROCESSED
         if set(statuses.values()) != {wanted}:
             left.append(f"the worker without a lease has written: {statuses}")
         return left
@@ -204,7 +223,7 @@ class TwoSweeps(Lanes):
 
     def sweep(self) -> None:
         sweep.rescue(self.queue, self.using)
-        sweep.kick_waiting(self.queue, self.using)
+        sweep.kick_lanes(self.queue, self.using, "")
 
     def at_rest(self) -> list[str]:
         left, deaths = super().at_rest(), self.rows[0].worker_deaths
