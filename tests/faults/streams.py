@@ -17,14 +17,13 @@ from jaiminho_celery.registry import Call, OutboxFunction
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
 from jaiminho_celery.states import EventStatus
 from parviraptor_celery.drains import Budget
-from tests.faults.stage import gate
-from tests.faults.world import World, who
+from tests.faults.stage import gate, without_gates
+from tests.faults.world import LONG_AGO, World, who
 
 RUNNING_TWICE = (
     "SELECT lane FROM jaiminho_celery_event WHERE status = 'PUBLISHING' AND lane IS NOT NULL"
     " GROUP BY lane HAVING COUNT(*) > 1"
 )
-LONG_AGO = "2000-01-01T00:00:00Z"
 FOREVER = 1e9
 ITEM = re.compile(r'"([a-z]\d)"')
 
@@ -85,7 +84,12 @@ class Streams(World):
 
     def relay_expired(self) -> None:
         """Do what a relay does whose clock says that every lease has run out."""
-        self.rows.filter(status=EventStatus.PUBLISHING).update(lease_until=LONG_AGO)
+        gate("its clock is ahead")
+        with without_gates():  # of time it is no statement, and takes no locks but of these rows
+            leased = self.rows.filter(status=EventStatus.PUBLISHING)
+            self.rows.filter(pk__in=list(leased.values_list("pk", flat=True))).filter(
+                status=EventStatus.PUBLISHING
+            ).update(lease_until=LONG_AGO)
         self.relay()
 
     def relay(self) -> None:
@@ -161,17 +165,20 @@ class Streams(World):
         patch.setattr(execution, "_publish", self._noting_the_run(execution._publish))
         patch.setattr(batches, "_publish", self._noting_the_batch(batches._publish))
         patch.setattr(Event, "rescue", self._noting_the_stale(Event.rescue))
-        publish = hooks._publish_after_commit
-        patch.setattr(
-            hooks,
-            "_publish_after_commit",
-            lambda leased: None if self.hooks_die else publish(leased),
-        )
+        patch.setattr(hooks, "_publish_after_commit", self._gated(hooks._publish_after_commit))
         # In this thread: a thread of its own would be an actor that nobody knows.
         patch.setattr(hooks, "_may_wait", lambda _: False)
         # Instead of half a second by the clock: until somebody else has moved.
         patch.setattr(barriers, "PATIENCE_SECONDS", FOREVER)
         patch.setattr(barriers, "_wait", self._wait_for_others)
+
+    def _gated(self, publish: Any) -> Any:
+        def gated(leased: Any) -> None:
+            gate("hook")
+            if not self.hooks_die:
+                publish(leased)
+
+        return gated
 
     def _wait_for_others(self) -> None:
         seen = self.steps + 1  # with the step in which this is asked

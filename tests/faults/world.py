@@ -7,7 +7,7 @@ everything comes to rest.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +22,7 @@ from tests.faults.stage import current, gate
 
 MOST_ROUNDS = 50
 RECOVERY = "recovery"
+LONG_AGO = "2000-01-01T00:00:00Z"
 
 TASKS: dict[str, Any] = {task.name: task for task in (process_jobs, dispatch_jobs, relay_events)}
 
@@ -148,12 +149,12 @@ class World:
         runs = {entry.process for entry in self.entries if entry.what == "began"}
         late = [run for run in runs if run.split()[1] in self.stale]
         held = [Entry(-1.0, "held", process=run) for run in late]
-        told = {entry.item for entry in self.entries if entry.what == "committed"}
-        history = History([*self.entries, *held], told - self.set_aside(), lease=0)
+        history = _Told([*self.entries, *held], lease=0)
+        history.set_aside = self.set_aside()
         return history.problems(repeats_allowed=len(self.stale))
 
     def set_aside(self) -> set[str]:
-        """Return the items that were never to run: somebody cancelled them, for example."""
+        """Return the items that need not have run to their end: a person cancelled them, say."""
         return set()
 
     def runs(self) -> list[tuple[str, str]]:
@@ -180,6 +181,15 @@ class World:
     def _take_kick(self, task: str, *, countdown: float | None = None, **about: Any) -> bool:
         (self.kicks if countdown is None else self.later).append((task, about))
         return True
+
+
+class _Told(History):
+    """A history in which somebody may have decided that an item needs no end."""
+
+    set_aside: Set[str] = frozenset()
+
+    def lost(self) -> set[str]:
+        return super().lost() - self.set_aside
 
 
 class _Noting:

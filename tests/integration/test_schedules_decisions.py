@@ -126,7 +126,7 @@ class APause(Lanes):
         first = self.rows[0]
         assert first.pause_lane()
         self.is_paused = True
-        gate("thinks")
+        gate("waits until nothing happens any more", lambda: False)
         self.is_paused = False
         assert first.resume_lane()
 
@@ -192,7 +192,7 @@ class ASquashedLane(Lanes):
         super().given()
         self.enqueue("j1")
         self.enqueue("j2")
-        self.kicks = self.kicks[:1] * 2
+        self.kicks = self.kicks[:1]
 
     def parts(self) -> Parts:
         return {"A": self.worker, "B": self.worker, "P": lambda: self.enqueue("j3")}
