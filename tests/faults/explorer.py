@@ -178,7 +178,7 @@ def _step(scenario: Scenario, stage: Stage, prefix: Sequence[str], play: Play) -
         if chosen not in options:
             raise Diverged(f"{chosen} can't go on at step {number} of {prefix}: {play.told()}")
     else:
-        chosen = before if before in options else options[0]  # type: ignore[assignment]
+        chosen = before if before in options else options[0]
     play.choices.append(Choice(chosen, options, before, last.cost_of(last.chosen) if last else 0))
     play.labels.append(stage.step(chosen))
     play.problems += scenario.look(play.labels[-1])

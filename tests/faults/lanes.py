@@ -13,7 +13,7 @@ from parviraptor_celery.pace import Pace
 from parviraptor_celery.states import CLAIMABLE, JobStatus
 from tests.faults.ledger import What
 from tests.faults.stage import gate, without_gates
-from tests.faults.world import LONG_AGO, World, who
+from tests.faults.world import World, let_expire, who
 from tests.testapp.models import FifoJob
 
 RUNNING_TWICE = "SELECT lane FROM {} WHERE status = 'PROCESSING' GROUP BY lane HAVING COUNT(*) > 1"
@@ -38,6 +38,10 @@ class Lanes(World):
         Pause.objects.using(self.using)._raw_delete(self.using)
 
     @property
+    def running_twice(self) -> str:
+        return RUNNING_TWICE.format(self.queue._meta.db_table)
+
+    @property
     def rows(self) -> Any:
         return self.queue.rows(self.using).order_by("id")
 
@@ -59,19 +63,19 @@ class Lanes(World):
         }
 
     def look(self, label: str) -> list[str]:
-        is_looked_at = self.queue.dependent_fields is not None and not label.startswith("SELECT")
-        if is_looked_at and self.select(RUNNING_TWICE.format(self.queue._meta.db_table)):
+        has_lanes = self.queue.dependent_fields is not None
+        if has_lanes and self.is_written_by(label) and self.select(self.running_twice):
             return [f"two jobs of one lane are PROCESSING: {self.statuses()}"]
         return self.problems
 
     def lose_leases(self) -> None:
         """Let the leases of all that run be over, and rescue: as a sweep a minute later would."""
         gate("time goes by")
-        with without_gates():  # of time it is no statement, and takes no locks but of these rows
-            running = self.rows.filter(status=JobStatus.PROCESSING)
-            self.rows.filter(pk__in=list(running.values_list("pk", flat=True))).filter(
-                status=JobStatus.PROCESSING
-            ).update(lease_until=LONG_AGO)
+        with (
+            without_gates()
+        ):  # by the primary key: time takes no locks, and waits for none of these
+            for job in self.rows.filter(status=JobStatus.PROCESSING):
+                let_expire(job)
         sweep.rescue(self.queue, self.using)
 
     def at_rest(self) -> list[str]:

@@ -18,7 +18,7 @@ from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
 from jaiminho_celery.states import EventStatus
 from parviraptor_celery.drains import Budget
 from tests.faults.stage import gate, without_gates
-from tests.faults.world import LONG_AGO, World, who
+from tests.faults.world import LONG_AGO, World, let_expire, who
 
 RUNNING_TWICE = (
     "SELECT lane FROM jaiminho_celery_event WHERE status = 'PUBLISHING' AND lane IS NOT NULL"
@@ -85,11 +85,9 @@ class Streams(World):
     def relay_expired(self) -> None:
         """Do what a relay does whose clock says that every lease has run out."""
         gate("its clock is ahead")
-        with without_gates():  # of time it is no statement, and takes no locks but of these rows
-            leased = self.rows.filter(status=EventStatus.PUBLISHING)
-            self.rows.filter(pk__in=list(leased.values_list("pk", flat=True))).filter(
-                status=EventStatus.PUBLISHING
-            ).update(lease_until=LONG_AGO)
+        with without_gates():
+            for event in self.rows.filter(status=EventStatus.PUBLISHING):
+                let_expire(event)
         self.relay()
 
     def relay(self) -> None:
@@ -107,7 +105,7 @@ class Streams(World):
 
     def look(self, label: str) -> list[str]:
         self.steps += 1
-        if not label.startswith("SELECT") and self.select(RUNNING_TWICE):
+        if self.is_written_by(label) and self.select(RUNNING_TWICE):
             return [f"two events of one lane are PUBLISHING: {self.statuses()}"]
         return self.problems
 

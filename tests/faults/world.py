@@ -15,6 +15,8 @@ from celery.exceptions import Retry
 from django.db import connections, transaction
 
 from jaiminho_celery.tasks import relay_events
+from parviraptor_celery.clock import from_now
+from parviraptor_celery.statements import fenced_update
 from parviraptor_celery.tasks import dispatch_jobs, process_jobs
 from tests.faults.history import History
 from tests.faults.ledger import Entry, What
@@ -23,6 +25,8 @@ from tests.faults.stage import current, gate
 MOST_ROUNDS = 50
 RECOVERY = "recovery"
 LONG_AGO = "2000-01-01T00:00:00Z"
+
+WRITES = ("INSERT", "UPDATE", "DELETE", "WITH", "COMMIT")
 
 TASKS: dict[str, Any] = {task.name: task for task in (process_jobs, dispatch_jobs, relay_events)}
 
@@ -87,6 +91,10 @@ class World:
 
     def look(self, label: str) -> list[str]:
         return self.problems
+
+    def is_written_by(self, label: str) -> bool:
+        """Return whether others may see something else after such a step than before."""
+        return label in WRITES
 
     def conclude(self, errors: Mapping[str, BaseException]) -> tuple[list[str], str]:
         raised = {
@@ -210,3 +218,12 @@ def who() -> str:
     """Return the name of the actor whose thread this is."""
     actor = current()
     return actor.name if actor is not None else RECOVERY
+
+
+def let_expire(row: Any) -> None:
+    """Let the lease of a row be over, if it is still the one that ``row`` says.
+
+    By its primary key: time takes no locks but of this row.
+    """
+    fence = {"pk": row.pk, "status": row.LEASED, "attempt": row.attempt}
+    fenced_update(type(row), row.alias, fence, {"lease_until": from_now(-3600)})

@@ -19,7 +19,7 @@ from tests.faults.exploring import Explore
 from tests.faults.exploring import explored as explored
 from tests.faults.lanes import Lanes
 from tests.faults.stage import gate
-from tests.faults.world import LONG_AGO, who
+from tests.faults.world import let_expire, who
 from tests.testapp.models import FreeJob
 
 CONCURRENT = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
@@ -215,8 +215,9 @@ class TwoSweeps(Lanes):
         self.enqueue("dead")
         self.enqueue("late")
         self.kicks.clear()
-        assert self.rows[0].claim()
-        self.rows.filter(status=JobStatus.PROCESSING).update(lease_until=LONG_AGO)
+        dead = self.rows[0]
+        assert dead.claim()
+        let_expire(dead)
 
     def parts(self) -> Parts:
         return {"S": self.sweep, "T": self.sweep, "A": self.worker}

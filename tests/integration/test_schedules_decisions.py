@@ -19,7 +19,7 @@ from tests.faults.exploring import Explore
 from tests.faults.exploring import explored as explored
 from tests.faults.lanes import Lanes
 from tests.faults.stage import gate, without_gates
-from tests.testapp.models import SquashJob
+from tests.testapp.models import FreeJob, SquashJob
 
 CONCURRENT = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
 
@@ -215,11 +215,11 @@ def test_of_a_lane_that_squashes_the_newest_runs_and_each_other_at_most_once(
 
 
 class AUniqueKey(Lanes):
-    """Two producers have the key of a job that a worker puts back meanwhile."""
+    """Two producers have the key of a job that a worker claims and puts back meanwhile."""
 
     names = "APQ"
     may_raise = (DuplicateUniqueKey,)
-    expected: ClassVar[Any] = frozenset({"j1", "j1 j1", "j1 p", "j1 q"})
+    expected: ClassVar[Any] = frozenset({"j1 j1", "j1 p", "j1 q", "j1 p q", "j1 q p"})
 
     def given(self) -> None:
         super().given()
@@ -232,10 +232,50 @@ class AUniqueKey(Lanes):
             "Q": lambda: self.enqueue("q", unique_key="k"),
         }
 
+    def at_rest(self) -> list[str]:
+        left, statuses = super().at_rest(), self.statuses()
+        if JobStatus.FAILED in statuses.values():
+            left.append(f"failed because of a key: {statuses}")
+        return left
+
     def kind(self) -> str:
         return " ".join(item for _, item in self.runs())
 
 
+class AKeyThatIsFreed(AUniqueKey):
+    """A producer comes with the key of a job just when that is claimed."""
+
+    names = "PA"
+    preemptions = 2
+    expected: ClassVar[Any] = frozenset({"j1 j1", "j1 p"})
+
+    def parts(self) -> Parts:
+        return {name: part for name, part in super().parts().items() if name in self.names}
+
+
+class AKeyThatComesAndGoes(AUniqueKey):
+    """Just when a job is put back, another comes with its key, and is run."""
+
+    names = "APB"
+    preemptions = 2
+    queue = FreeJob
+    expected: ClassVar[Any] = frozenset({"j1 p", "j1 p j1"})
+
+    def parts(self) -> Parts:
+        return {"A": self.handle_one, "P": self.produce, "B": self.handle_one}
+
+    def handle_one(self) -> None:
+        if kick := self.next_kick():
+            self.handle(kick)
+
+    def produce(self) -> None:
+        gate("waits for the body", lambda: bool(self.runs()))
+        self.enqueue("p", unique_key="k")
+
+
 @CONCURRENT
-def test_of_one_key_one_job_waits_and_whoever_comes_too_late_is_told_so(explored: Explore) -> None:
-    explored(AUniqueKey)
+@pytest.mark.parametrize("scenario", [AUniqueKey, AKeyThatIsFreed, AKeyThatComesAndGoes])
+def test_of_one_key_one_job_waits_and_whoever_comes_too_late_is_told_so(
+    explored: Explore, scenario: type[AUniqueKey]
+) -> None:
+    explored(scenario)
