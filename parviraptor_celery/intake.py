@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from . import ordering
 from .clock import local_now
+from .database import ATTEMPTS
 from .exceptions import (
     DuplicateUniqueKey,
     InvalidJobOption,
@@ -20,7 +21,7 @@ from .exceptions import (
     UnknownDatabase,
     UnknownField,
 )
-from .keys import KEY_LENGTH
+from .keys import KEY_LENGTH, is_taken
 from .lanes import new_lane
 from .states import CLAIMABLE
 
@@ -123,17 +124,34 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     is_strict = queue.STRICT_ORDER and queue.dependent_fields is not None
     if not keys and not is_strict:
         return write()
-    try:
-        with transaction.atomic(using=using):
-            if is_strict:
-                ordering.hold(queue, using, [job.lane for job in jobs])
-            return write()
-    except IntegrityError as error:
-        taken = queue.rows(using).filter(waiting_key__in=keys).values_list("waiting_key", flat=True)
-        named = taken.first()
-        if named is None:
-            raise
-        raise _duplicate(queue, named, "belongs to a job that is waiting") from error
+
+    def hold_and_write() -> T:
+        if is_strict:
+            ordering.hold(queue, using, [job.lane for job in jobs])
+        return write()
+
+    return _repeated_while_a_key_is_freed(queue, using, keys, hold_and_write)
+
+
+def _repeated_while_a_key_is_freed(
+    queue: Any, using: str, keys: list[str], write: Callable[[], T]
+) -> T:
+    """Call ``write`` in a transaction, again if the job that had the key waits no more.
+
+    A worker may claim that one between the refusal and the question who it is.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with transaction.atomic(using=using):
+                return write()
+        except IntegrityError as error:
+            taken = queue.rows(using).filter(waiting_key__in=keys)
+            named = taken.values_list("waiting_key", flat=True).first()
+            if named is not None:
+                raise _duplicate(queue, named, "belongs to a job that is waiting") from error
+            if attempt == ATTEMPTS or not is_taken(error, queue):
+                raise
+    raise AssertionError("unreachable")
 
 
 def _check_row(queue: Any, job: Any) -> None:

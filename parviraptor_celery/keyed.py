@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 
 from .database import ATTEMPTS, in_transaction
 from .exceptions import DuplicateUniqueKey
+from .keys import is_taken
 from .progress import ProgressRow
 from .querysets import SUPERSEDED
 from .states import CLAIMABLE, JobStatus
@@ -33,14 +34,16 @@ class KeyedRow(ProgressRow):
         if self.unique_key is None or self._state.adding:
             super().save(*args, **kwargs)
             return
-        try:
-            with transaction.atomic(using=kwargs.get("using") or self.alias):
-                super().save(*args, **kwargs)
-        except IntegrityError as error:
-            holder = self._holder_of_key() if self.status in CLAIMABLE else None
-            if holder is None:
-                raise
-            raise self._duplicate(holder) from error
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with transaction.atomic(using=kwargs.get("using") or self.alias):
+                    return super().save(*args, **kwargs)
+            except IntegrityError as error:
+                holder = self._holder_of_key() if self.status in CLAIMABLE else None
+                if holder is not None:
+                    raise self._duplicate(holder) from error
+                if attempt == ATTEMPTS or not is_taken(error, type(self)):
+                    raise
 
     def move(self, to: JobStatus, **columns: Any) -> bool:
         """Write one transition; see ``FencedRow.move``.
@@ -76,9 +79,9 @@ class KeyedRow(ProgressRow):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return in_transaction(self.alias, take)
-            except IntegrityError:
-                # Somebody was faster with the key, or the database refuses another column.
-                if attempt == ATTEMPTS or self._holder_of_key() is None:
+            except IntegrityError as error:
+                # Somebody was faster with the key, even if it is free again.
+                if attempt == ATTEMPTS or not is_taken(error, type(self)):
                     raise
         raise AssertionError("unreachable")
 
