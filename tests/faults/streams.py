@@ -67,7 +67,7 @@ class Streams(World):
         self.hooks_die = False
         Event.rows(self.using)._raw_delete(self.using)
         kicks._asked_for.clear()
-        self.steps = 0
+        self.writes = 0
 
     @property
     def rows(self) -> Any:
@@ -104,7 +104,7 @@ class Streams(World):
         strategies.write(self.by_the_batch, (item,), {})
 
     def look(self, label: str) -> list[str]:
-        self.steps += 1
+        self.writes += self.is_written_by(label)
         if self.is_written_by(label) and self.select(RUNNING_TWICE):
             return [f"two events of one lane are PUBLISHING: {self.statuses()}"]
         return self.problems
@@ -166,7 +166,7 @@ class Streams(World):
         patch.setattr(hooks, "_publish_after_commit", self._gated(hooks._publish_after_commit))
         # In this thread: a thread of its own would be an actor that nobody knows.
         patch.setattr(hooks, "_may_wait", lambda _: False)
-        # Instead of half a second by the clock: until somebody else has moved.
+        # Instead of half a second by the clock: until somebody has written.
         patch.setattr(barriers, "PATIENCE_SECONDS", FOREVER)
         patch.setattr(barriers, "_wait", self._wait_for_others)
 
@@ -179,8 +179,8 @@ class Streams(World):
         return gated
 
     def _wait_for_others(self) -> None:
-        seen = self.steps + 1  # with the step in which this is asked
-        gate("waits for a writer", lambda: self.steps > seen)
+        seen = self.writes
+        gate("waits for a writer", lambda: self.writes > seen)
 
     def _call(self, item: str) -> None:
         self.note("began", item, self.lane_of(item), self._run())

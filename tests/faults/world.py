@@ -26,7 +26,7 @@ MOST_ROUNDS = 50
 RECOVERY = "recovery"
 LONG_AGO = "2000-01-01T00:00:00Z"
 
-WRITES = ("INSERT", "UPDATE", "DELETE", "WITH", "COMMIT")
+WRITES = ("INSERT", "UPDATE", "DELETE", "WITH", "COMMIT", "ROLLBACK")
 
 TASKS: dict[str, Any] = {task.name: task for task in (process_jobs, dispatch_jobs, relay_events)}
 
