@@ -216,8 +216,8 @@ class Stage:
 
 def _hasten(connection: Any) -> None:
     """Let this session find deadlocks soon, and not wait for a disk: nobody pulls the plug here."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
             cursor.execute("SET deadlock_timeout = '20ms'; SET synchronous_commit = off")
 
 
