@@ -19,9 +19,8 @@ from typing import Protocol
 from tests.faults.stage import Stage
 
 MOST_STEPS = 500
-WIDE = "wide"
-KNOB = "FAULTS"
-"""``FAULTS=wide`` allows every scenario one preemption more than usual, ``FAULTS=3`` three."""
+KNOB, NUMBER_KNOB = "FAULTS", "FAULTS_PREEMPTIONS"
+"""``FAULTS=wide`` allows every scenario one preemption more, ``FAULTS_PREEMPTIONS=3`` three."""
 
 
 class Scenario(Protocol):
@@ -138,10 +137,10 @@ def replay(scenario: Scenario, schedule: str) -> Play:
 
 def allowed(scenario: Scenario) -> int:
     """Return how many preemptions are allowed in ``scenario``, by the knob or its own word."""
-    knob = os.environ.get(KNOB, "")
-    if knob.isdigit():
-        return int(knob)
-    return scenario.preemptions + (knob == WIDE)
+    number = os.environ.get(NUMBER_KNOB)
+    if number is not None:
+        return int(number)
+    return scenario.preemptions + (os.environ.get(KNOB) == "wide")
 
 
 def _branches(play: Play, first: int, allowed: int) -> Iterator[tuple[int, tuple[str, ...]]]:
