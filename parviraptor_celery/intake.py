@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from . import ordering
 from .clock import local_now
-from .database import ATTEMPTS
 from .exceptions import (
     DuplicateUniqueKey,
     InvalidJobOption,
@@ -125,33 +124,29 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     if not keys and not is_strict:
         return write()
 
-    def hold_and_write() -> T:
-        if is_strict:
-            ordering.hold(queue, using, [job.lane for job in jobs])
-        return write()
+    try:
+        with transaction.atomic(using=using):
+            if is_strict:
+                ordering.hold(queue, using, [job.lane for job in jobs])
+            return write()
+    except IntegrityError as error:
+        if (key := _taken_among(keys, queue, using, error)) is None:
+            raise
+        raise _duplicate(queue, key, "belongs to a job that is waiting") from error
 
-    return _repeated_while_a_key_is_freed(queue, using, keys, hold_and_write)
 
+def _taken_among(keys: list[str], queue: Any, using: str, error: IntegrityError) -> str | None:
+    """Return the key because of which a write was refused; None if that was not the reason.
 
-def _repeated_while_a_key_is_freed(
-    queue: Any, using: str, keys: list[str], write: Callable[[], T]
-) -> T:
-    """Call ``write`` in a transaction, again if the job that had the key waits no more.
-
-    A worker may claim that one between the refusal and the question who it is.
+    Its job may have been claimed since. All the same it was waiting then, and the next try would
+    be another one: within one transaction it could deadlock with somebody who tries likewise.
     """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with transaction.atomic(using=using):
-                return write()
-        except IntegrityError as error:
-            taken = queue.rows(using).filter(waiting_key__in=keys)
-            named = taken.values_list("waiting_key", flat=True).first()
-            if named is not None:
-                raise _duplicate(queue, named, "belongs to a job that is waiting") from error
-            if attempt == ATTEMPTS or not is_taken(error, queue):
-                raise
-    raise AssertionError("unreachable")
+    taken = queue.rows(using).filter(waiting_key__in=keys).values_list("waiting_key", flat=True)
+    if (key := taken.first()) is not None:
+        return str(key)
+    if not is_taken(error, queue):
+        return None
+    return next((key for key in keys if key in str(error)), keys[0])
 
 
 def _check_row(queue: Any, job: Any) -> None:

@@ -34,16 +34,14 @@ class KeyedRow(ProgressRow):
         if self.unique_key is None or self._state.adding:
             super().save(*args, **kwargs)
             return
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                with transaction.atomic(using=kwargs.get("using") or self.alias):
-                    return super().save(*args, **kwargs)
-            except IntegrityError as error:
-                holder = self._holder_of_key() if self.status in CLAIMABLE else None
-                if holder is not None:
-                    raise self._duplicate(holder) from error
-                if attempt == ATTEMPTS or not is_taken(error, type(self)):
-                    raise
+        try:
+            with transaction.atomic(using=kwargs.get("using") or self.alias):
+                super().save(*args, **kwargs)
+        except IntegrityError as error:
+            holder = self._holder_of_key() if self.status in CLAIMABLE else None
+            if holder is None and not is_taken(error, type(self)):
+                raise
+            raise self._duplicate(holder) from error
 
     def move(self, to: JobStatus, **columns: Any) -> bool:
         """Write one transition; see ``FencedRow.move``.
@@ -104,8 +102,9 @@ class KeyedRow(ProgressRow):
         holder: int | None = holders.values_list("pk", flat=True).first()
         return holder
 
-    def _duplicate(self, holder: int) -> DuplicateUniqueKey:
+    def _duplicate(self, holder: int | None) -> DuplicateUniqueKey:
+        waiting = "another job" if holder is None else f"job {holder}"
         return DuplicateUniqueKey(
-            f"{self._meta.label} {self.pk} can't wait again: job {holder} with the same "
+            f"{self._meta.label} {self.pk} can't wait again: {waiting} with the same "
             f"unique_key={self.unique_key!r} is waiting. Let that one run, or cancel it first."
         )

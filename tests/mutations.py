@@ -1026,7 +1026,7 @@ MUTATIONS = [
     Mutation(
         "key-that-is-freed",
         "parviraptor_celery/intake.py",
-        "if attempt == ATTEMPTS or not is_taken(error, queue):",
+        "if not is_taken(error, queue):",
         "if True:",
         f"{DECISIONS}::test_of_one_key_one_job_waits_and_whoever_comes_too_late_is_told_so",
     ),

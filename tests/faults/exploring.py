@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,16 +11,23 @@ from tests.faults.explorer import Explored, explore
 from tests.faults.reporting import PROPERTY
 from tests.faults.world import World
 
+HOUR = 3600
+
 Explore = Callable[..., Explored]
 
 
 @pytest.fixture
 def explored(
     using: str,
+    settings: Any,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> Explore:
     """Return a function that explores a scenario (its class), and sees that it met all kinds."""
+
+    # How long a schedule takes, on a machine that is busy, must decide nothing.
+    settings.PARVIRAPTOR_CONFIG = {"KICK_SECONDS": HOUR, "LEASE_SECONDS": HOUR}
+    settings.JAIMINHO_CONFIG = {"RELAY_SECONDS": HOUR, "LEASE_SECONDS": HOUR}
 
     def explore_all(scenario: type[World], *arguments: object) -> Explored:
         found = explore(scenario(using, monkeypatch, *arguments))
