@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, router, transaction
+from django.db import IntegrityError, connections, router
 from django.utils import timezone
 
 from . import ordering
 from .clock import local_now
+from .database import in_transaction
 from .exceptions import (
     DuplicateUniqueKey,
     InvalidJobOption,
@@ -124,11 +125,13 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     if not keys and not is_strict:
         return write()
 
+    def hold_and_write() -> T:
+        if is_strict:
+            ordering.hold(queue, using, [job.lane for job in jobs])
+        return write()
+
     try:
-        with transaction.atomic(using=using):
-            if is_strict:
-                ordering.hold(queue, using, [job.lane for job in jobs])
-            return write()
+        return in_transaction(using, hold_and_write)
     except IntegrityError as error:
         if (key := _taken_among(keys, queue, using, error)) is None:
             raise

@@ -1017,13 +1017,6 @@ MUTATIONS = [
         f"{DECISIONS}::test_a_pause_lets_at_most_the_one_run_that_was_found_and_a_resume_wakes_all",
     ),
     Mutation(
-        "schedules-see-the-lock-of-a-fold",
-        "parviraptor_celery/squashing.py",
-        "if newest is None or not rows.are_waiting_locked({head.pk, newest}):",
-        "if newest is None:",
-        f"{DECISIONS}::test_of_a_lane_that_squashes_the_newest_runs_and_each_other_at_most_once",
-    ),
-    Mutation(
         "key-that-is-freed",
         "parviraptor_celery/intake.py",
         "if not is_taken(error, queue):",

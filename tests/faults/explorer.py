@@ -175,7 +175,10 @@ def _step(scenario: Scenario, stage: Stage, prefix: Sequence[str], play: Play) -
     if number < len(prefix):
         chosen = prefix[number]
         if chosen not in options:
-            raise Diverged(f"{chosen} can't go on at step {number} of {prefix}: {play.told()}")
+            raise Diverged(
+                f"{chosen} can't go on at step {number} of {' '.join(prefix)}, where "
+                f"{stage.told()}: {play.told()}"
+            )
     else:
         chosen = before if before in options else options[0]
     play.choices.append(Choice(chosen, options, before, last.cost_of(last.chosen) if last else 0))

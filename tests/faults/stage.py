@@ -112,7 +112,7 @@ class Actor:
     def _run(self) -> None:
         _here.actor = self
         self._connection = connections[self.using]
-        _hasten(self._connection)
+        _prepare(self._connection)
         _gate_connection(self._connection)
         with self._changed:
             self.moves = False
@@ -183,6 +183,14 @@ class Stage:
         """Return the errors that ended an actor's part."""
         return {name: actor.error for name, actor in self.actors.items() if actor.error}
 
+    def told(self) -> str:
+        """Return where everybody stands, for a message."""
+        return ", ".join(
+            f"{name} {'moves after' if actor.moves else 'stands before'} {actor.label}"
+            for name, actor in self.actors.items()
+            if actor.plays
+        )
+
     def abort(self) -> None:
         """End every part that has not come to its end."""
         while not self.is_over:
@@ -214,9 +222,14 @@ class Stage:
         return [actor for actor in self.actors.values() if actor.moves]
 
 
-def _hasten(connection: Any) -> None:
-    """Let this session find deadlocks soon, and not wait for a disk: nobody pulls the plug here."""
-    if connection.vendor == "postgresql":
+def _prepare(connection: Any) -> None:
+    """Ask what Django asks of each connection once, and let it wait for no more than it must.
+
+    Deadlocks are found soon, and nothing waits for a disk: nobody pulls the plug here.
+    """
+    if connection.vendor == "mysql":
+        assert connection.mysql_server_data
+    elif connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SET deadlock_timeout = '20ms'; SET synchronous_commit = off")
 
