@@ -141,8 +141,9 @@ class Stage:
     def __init__(self, names: Iterable[str], using: str) -> None:
         self.using, self._changed = using, threading.Condition()
         self.actors = {name: Actor(name, using, self._changed) for name in names}
+        self._blocked: list[Actor] = []
         self.waits_seen = 0
-        """How often an actor was found waiting for a lock."""
+        """How often an actor had to wait for a lock."""
 
     def __enter__(self) -> Self:
         self._settle()
@@ -206,6 +207,7 @@ class Stage:
         while True:
             with self._changed:
                 if self._changed.wait_for(lambda: not self._moving(), LOOK_SECONDS):
+                    self._blocked = []
                     return
                 moving = self._moving()
             # All others stand still. If the server says of each of these that it waits, then it
@@ -214,7 +216,8 @@ class Stage:
             if None not in sessions and locks.all_wait(sessions, self.using):  # type: ignore[arg-type]
                 with self._changed:
                     if self._moving() == moving:
-                        self.waits_seen += len(moving)
+                        self.waits_seen += len(set(moving) - set(self._blocked))
+                        self._blocked = moving
                         return
             assert time.monotonic() < deadline, f"{[actor.name for actor in moving]} hang"
 
