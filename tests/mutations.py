@@ -1052,13 +1052,6 @@ MUTATIONS = [
         'return {"pk": self.pk}',
         f"{OUTBOX_SCHEDULES}::test_a_hook_and_a_relay_publish_twice_only_if_the_lease_was_lost_and_lose_nothing",
     ),
-    Mutation(
-        "schedules-see-the-fence-of-a-batch",
-        "parviraptor_celery/fencing.py",
-        "table = cls.rows(using).filter(status=cls.LEASED, attempt=attempt)",
-        "table = cls.rows(using)",
-        f"{OUTBOX_SCHEDULES}::test_two_relays_with_batches_repeat_only_what_lost_its_lease",
-    ),
 ]
 
 

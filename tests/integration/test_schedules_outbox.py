@@ -16,7 +16,7 @@ from parviraptor_celery.exceptions import IllegalTransition
 from tests.faults.exploring import Explore
 from tests.faults.exploring import explored as explored
 from tests.faults.streams import Streams
-from tests.faults.world import who
+from tests.faults.world import RECOVERY, who
 
 CONCURRENT = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
 
@@ -265,10 +265,14 @@ class ALostBatch(TwoRelaysWithBatches):
     names = "RS"
     preemptions = 2
     is_swept = True
-    expected: ClassVar[Any] = frozenset({"R2 S0", "R2 S2"})
+    expected: ClassVar[Any] = frozenset({"R2 S0", "R2 S0 again 2", "R0 S2"})
 
     def parts(self) -> Parts:
         return {"R": self.relay_pool, "S": self.relay_expired}
+
+    def kind(self) -> str:
+        again = len(self.by(RECOVERY))
+        return super().kind() + (f" again {again}" if again else "")
 
 
 @CONCURRENT
