@@ -179,8 +179,14 @@ class Streams(World):
         return gated
 
     def _wait_for_others(self) -> None:
-        seen = self.writes
-        gate("waits for a writer", lambda: self.writes > seen)
+        seen: list[int] = []
+
+        def others_have_written() -> bool:
+            # Asked first when the step that led here is counted.
+            seen[:] = seen or [self.writes]
+            return self.writes > seen[0]
+
+        gate("waits for a writer", others_have_written)
 
     def _call(self, item: str) -> None:
         self.note("began", item, self.lane_of(item), self._run())

@@ -265,6 +265,7 @@ class ALostBatch(TwoRelaysWithBatches):
     names = "RS"
     preemptions = 2
     is_swept = True
+    may_restart = True  # on MariaDB settling a batch and rescuing it may meet in a circle
     expected: ClassVar[Any] = frozenset({"R2 S0", "R2 S0 again 2", "R0 S2"})
 
     def parts(self) -> Parts:
