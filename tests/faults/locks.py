@@ -12,6 +12,11 @@ from django.db import connections
 
 _BLOCKED_BY = "SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::int[]) AS pid"
 
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
 _SECTION = "\nTRANSACTIONS\n"
 _TRANSACTION = "---TRANSACTION "
 _WAITS = "LOCK WAIT"
@@ -34,6 +39,18 @@ def all_wait(sessions: set[int], using: str) -> bool:
     if connections[using].vendor == "postgresql":
         return _wait_on_postgresql(sessions, using)
     return sessions <= _waiting_on_mysql(using)
+
+
+def somebody_waits(using: str) -> bool:
+    """Return whether any session of this database waits for a lock."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(_WAITING)
+            return bool(cursor.fetchone()[0])
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE db = database()")
+        ours = {session for (session,) in cursor.fetchall()}
+    return bool(ours & _waiting_on_mysql(using))
 
 
 def _wait_on_postgresql(sessions: set[int], using: str) -> bool:
