@@ -88,7 +88,7 @@ class EventAdmin(admin.ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """Filter by the list's own filters only: by others one could guess what is hidden."""
         own = {"status", "strategy", "status__exact", "strategy__exact", "stream"}
-        return lookup in own
+        return lookup in own and "\0" not in str(value)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from parviraptor_celery.clock import now
-from parviraptor_celery.database import alone, in_transaction, restore_autocommit
-from parviraptor_celery.feeds import REFUSALS, settle_alone
+from parviraptor_celery.database import REFUSALS, alone, in_transaction, restore_autocommit
+from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.leases import heartbeat
 
 from .conf import settings

@@ -170,6 +170,9 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         self.floor = found[0].run_after - SQLITE_TICK
         return self._together_with_first(found)
 
+    def next_ids(self) -> list[int]:
+        return list(self.rows.values_list("pk", flat=True)[: self.batch])
+
     def _together_with_first(self, found: list[Event]) -> list[Event]:
         """Return the first of ``found`` and what goes with it; one that failed goes alone.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now
 from parviraptor_celery.database import restore_autocommit
+from parviraptor_celery.fencing import one_more
 from parviraptor_celery.leases import heartbeat
 from parviraptor_celery.signals import tell
 from parviraptor_celery.texts import describe
@@ -151,6 +152,8 @@ def outcome_of(error: Exception | None) -> Outcome:
         return Unknown(str(error))
     if isinstance(error, NotNow):
         return Postponed(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    if isinstance(error, UnreadableEvent):  # as the function found that reads the rest of it
+        return Dead(describe(error), error)
     if isinstance(error, settings.non_retryable()):
         return Dead(describe(error, with_type=True), error)
     return Failed(error)
@@ -208,7 +211,7 @@ def _transition(attempt: Run) -> bool:
             attempt.pause = backoff(event.error_count)
             return event.put_back(
                 run_after=from_now(attempt.pause),
-                error_count=event.error_count + 1,
+                error_count=one_more(event.error_count),
                 error_message=describe(error, with_type=True),
                 fingerprint=fingerprint(event.name, error),
             )

@@ -18,10 +18,10 @@ from parviraptor_celery.clock import local_now
 from . import holding, registry, wire
 from .conf import settings
 from .constants import PublishStrategyType
-from .exceptions import Nacked, NotNow, UnknownFunction
+from .exceptions import Nacked, NotNow, UnknownFunction, UnreadableEvent
 from .registry import Call, OutboxFunction
 from .send import WRITE
-from .transports import Message
+from .transports import Message, is_message
 
 logger = logging.getLogger("jaiminho_celery")
 
@@ -73,8 +73,11 @@ def publish_many(calls: list[Call]) -> list[Exception | None]:
             holding.take(messages)
         return errors
     by_app: dict[str | None, list[int]] = {}
-    for at, ((messages, *_), _) in enumerate(calls):
-        by_app.setdefault(messages[0]["app"], []).append(at)
+    for at, call in enumerate(calls):
+        if (unreadable := _problem_of(call)) is not None:
+            errors[at] = unreadable
+            continue
+        by_app.setdefault(call[0][0][0]["app"], []).append(at)
     for name, positions in by_app.items():
         sent = _sent_by(name, [calls[at][0][0] for at in positions])
         for at, error in zip(positions, sent, strict=True):
@@ -97,6 +100,17 @@ def enqueue(messages: list[Message], using: str | None = None) -> None:
     """
     function = FUNCTION if using is None else replace(FUNCTION, using=using)
     import_string(WRITE)(function, (messages,), {}, run_after=_parked_until(messages))
+
+
+def _problem_of(call: Call) -> UnreadableEvent | None:
+    """Return what is wrong with the row of a message that no release of ours wrote, or None.
+
+    It must not get as far as the wire, where it would take the rest of its batch along.
+    """
+    batch, *others = call[0] or [None]
+    if others or not (isinstance(batch, list) and batch and all(map(is_message, batch))):
+        return UnreadableEvent("its body holds no Celery messages")
+    return None
 
 
 def _sent_by(name: str | None, batches: list[list[Message]]) -> list[Exception | None]:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
-from parviraptor_celery.fencing import AT_REST, FencedRow
+from parviraptor_celery.fencing import AT_REST, FencedRow, one_more
 from parviraptor_celery.indexes import StatusIndex, UniqueWhileSet
 from parviraptor_celery.statements import insert
 from parviraptor_celery.texts import describe
@@ -152,7 +152,7 @@ class Event(FencedRow):
             error = LeaseRanOut()
             return self.bury(given_up(self.error_count, describe(error)), error)
         pause = backoff(self.error_count)
-        return self.put_back(error_count=self.error_count + 1, run_after=from_now(pause))
+        return self.put_back(error_count=one_more(self.error_count), run_after=from_now(pause))
 
     def mark_sent(self) -> bool:
         """Note that the event was published, and keep the row for the cleaner."""
@@ -195,7 +195,7 @@ class Event(FencedRow):
         return self.rest(
             EventStatus.DEAD,
             error_message=reason,
-            error_count=self.error_count + 1,
+            error_count=one_more(self.error_count),
             fingerprint=fingerprint(self.name, error),
         )
 

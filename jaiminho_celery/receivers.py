@@ -7,6 +7,8 @@ from typing import Any
 
 from django.dispatch import receiver
 
+from parviraptor_celery.texts import printable
+
 from . import signals
 
 logger = logging.getLogger("jaiminho_celery")
@@ -20,7 +22,7 @@ def log_settled(sender: Any, event: Any, outcome: Any, **_: Any) -> None:
         outcome.log_level,
         "event %s (%s, stream %r): %s",
         event.pk,
-        event.name,
+        printable(event.name),  # of a row that was tampered with it may be anything
         event.stream,
         outcome.summary,
     )

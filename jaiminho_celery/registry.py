@@ -14,6 +14,7 @@ from django.apps import apps
 from django.db import Error, connections, router
 
 from parviraptor_celery.aliases import aliases_holding
+from parviraptor_celery.database import tells_no_value
 
 from .conf import settings
 from .exceptions import NameTaken, NotRegistrable, UnknownFunction, UnknownStream
@@ -161,8 +162,12 @@ def for_each_alias(body: Callable[[str], Any]) -> list[str]:
     for using in known_aliases():
         try:
             body(using)
-        except Error:
-            logger.exception("the outbox in %s was left out", using)
+        except Error as error:
+            logger.error(
+                "the outbox in %s was left out (%s)",
+                *(using, type(error).__name__),
+                exc_info=tells_no_value(error),
+            )
             connections[using].close_if_unusable_or_obsolete()
             left_out.append(using)
     return left_out

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from django.conf import settings as django_settings
 
+from parviraptor_celery.admin_tools import LARGEST_ID
+
 from . import registry
 from .exceptions import BadSelection, UnknownAlias
 from .querysets import EventQuerySet
@@ -65,7 +67,7 @@ def checked(selection: Selection, *, empty_is_all: bool = False) -> dict[str, An
         raise UnknownAlias(f"There is no database {using!r}. DATABASES has: {known}.")
     if "ids" in given:
         _require_one_database(using)
-        given["ids"] = _listed(given, "ids")
+        given["ids"] = [pk for pk in _listed(given, "ids") if _is_storable(pk)]
     if "uuids" in given:
         given["uuids"] = [_uuid(value) for value in _listed(given, "uuids")]
     return given
@@ -113,6 +115,11 @@ def _listed(given: Mapping[str, Any], name: str) -> list[Any]:
     if isinstance(given[name], str | bytes):
         raise BadSelection(f"{name} must be a list, not the text {given[name]!r}.")
     return list(given[name])
+
+
+def _is_storable(pk: Any) -> bool:
+    """Return whether there could be such an id: SQLite refuses to look for a larger one."""
+    return not isinstance(pk, int) or abs(pk) <= LARGEST_ID
 
 
 def _uuid(value: UUID | str) -> UUID:

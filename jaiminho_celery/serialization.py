@@ -17,6 +17,8 @@ from json import JSONEncoder
 from typing import Any
 from uuid import UUID
 
+from parviraptor_celery.texts import shown
+
 from .exceptions import NotSerializable, PayloadTooLarge, UnreadableEvent
 
 VERSION = 1
@@ -24,6 +26,20 @@ ENVELOPE = "__jaiminho__"
 DEEPEST = 100
 LONGEST_INT_BITS = 13_000
 """Python itself refuses to print or read longer ones (CVE-2020-10735)."""
+
+SURELY_TOO_LARGE = 4
+"""So many times the largest size end the walk: up to there the message can say the exact size."""
+
+MOST_OF_A_KEY = 64 * 1024
+
+Path = tuple[Any, ...]
+"""The way to a value: ``(way to what holds it, index or key)``, or ``(name,)`` at its beginning.
+
+Told only when something is wrong, so it is not put together before: keys may be long.
+"""
+
+A_KEY = object()
+"""The step to a key itself, rather than to what it leads to."""
 
 # Order matters: a datetime is a date.
 _KINDS: list[tuple[str, type, Callable[[Any], str], Callable[[str], Any]]] = [
@@ -50,19 +66,16 @@ def encode_call(
         NotSerializable: an argument can't make the round trip; the message says where it is.
         PayloadTooLarge: the result exceeds ``max_bytes``.
     """
-    walk = _Encoder(encoder)
+    walk = _Encoder(encoder, max_bytes)
     body: dict[str, Any] = {
-        "args": [walk(value, f"args[{at}]") for at, value in enumerate(args)],
-        "kwargs": {name: walk(value, name) for name, value in kwargs.items()},
+        "args": [walk(value, (("args",), at)) for at, value in enumerate(args)],
+        "kwargs": {name: walk(value, (name,)) for name, value in kwargs.items()},
     }
     if receiver is not None:
         body["on"] = receiver
     text = dumps(body)
     if len(text) > max_bytes:
-        raise PayloadTooLarge(
-            f"The arguments take {len(text)} bytes; JAIMINHO_CONFIG['MAX_PAYLOAD_BYTES'] allows "
-            f"{max_bytes}. Send a reference to the data instead of the data."
-        )
+        raise _too_large(f"{len(text)}", max_bytes)
     return text
 
 
@@ -110,7 +123,7 @@ def encode_key(value: object) -> str:
     """Return an ordering key as text: a string as it is, anything else as JSON."""
     if isinstance(value, str):
         return str.__str__(value)
-    return dumps(_Encoder(JSONEncoder)(value, "key"))
+    return dumps(_Encoder(JSONEncoder, MOST_OF_A_KEY)(value, ("key",)))
 
 
 def dumps(value: object) -> str:
@@ -119,12 +132,18 @@ def dumps(value: object) -> str:
 
 
 class _Encoder:
-    """Turns a value into what JSON can carry; knows the way to what it can't."""
+    """Turns a value into what JSON can carry; knows the way to what it can't.
 
-    def __init__(self, encoder: type[JSONEncoder]) -> None:
+    A list that holds another one twice, which does so in its turn, is small in memory and endless
+    as JSON. So what was written is counted, and the walk ends with what is surely too large.
+    """
+
+    def __init__(self, encoder: type[JSONEncoder], max_bytes: int) -> None:
         self._default = encoder().default
+        self._max_bytes, self._left = max_bytes, max_bytes * SURELY_TOO_LARGE
 
-    def __call__(self, value: Any, path: str, depth: int = 0) -> Any:
+    def __call__(self, value: Any, path: Path, depth: int = 0) -> Any:
+        self._count(len(value) if isinstance(value, str | bytes) else 1)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -134,9 +153,10 @@ class _Encoder:
         if isinstance(value, float):
             return self._finite(value, path)
         if depth > DEEPEST:
-            raise NotSerializable(f"{path}: nested deeper than {DEEPEST} levels, or in itself.")
+            place = _place(path)
+            raise NotSerializable(f"{place}: nested deeper than {DEEPEST} levels, or in itself.")
         if isinstance(value, list | tuple):
-            return [self(item, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
+            return [self(item, (path, at), depth + 1) for at, item in enumerate(value)]
         if isinstance(value, dict):
             return self._dictionary(value, path, depth + 1)
         for kind, python_type, encode, _ in _KINDS:
@@ -144,37 +164,60 @@ class _Encoder:
                 return {ENVELOPE: [kind, encode(value)]}
         return self(self._by_default(value, path), path, depth + 1)
 
-    def _printable(self, value: int, path: str) -> int:
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise _too_large(f"more than {self._max_bytes * SURELY_TOO_LARGE}", self._max_bytes)
+
+    def _printable(self, value: int, path: Path) -> int:
         if value.bit_length() > LONGEST_INT_BITS:
-            raise NotSerializable(f"{path}: an int of more than 4,000 digits has no JSON form.")
+            place = _place(path)
+            raise NotSerializable(f"{place}: an int of more than 4,000 digits has no JSON form.")
         return int(value)
 
-    def _finite(self, value: float, path: str) -> float:
+    def _finite(self, value: float, path: Path) -> float:
         if not math.isfinite(value):
-            raise NotSerializable(f"{path}: {value} has no JSON form.")
+            raise NotSerializable(f"{_place(path)}: {value} has no JSON form.")
         return float(value)
 
-    def _dictionary(self, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    def _dictionary(self, value: dict[Any, Any], path: Path, depth: int) -> dict[str, Any]:
         if ENVELOPE not in value and all(isinstance(key, str) for key in value):
-            return {
-                str.__str__(key): self(item, f"{path}[{key!r}]", depth)
-                for key, item in value.items()
-            }
+            found = {}
+            for key, item in value.items():
+                self._count(len(key))
+                found[str.__str__(key)] = self(item, (path, key), depth)
+            return found
         pairs = [
-            [self(key, f"{path}, a key", depth), self(item, f"{path}[{key!r}]", depth)]
+            [self(key, (path, A_KEY), depth), self(item, (path, key), depth)]
             for key, item in value.items()
         ]
         return {ENVELOPE: ["dict", pairs]}
 
-    def _by_default(self, value: object, path: str) -> Any:
+    def _by_default(self, value: object, path: Path) -> Any:
         try:
             return self._default(value)
         except Exception as error:  # whatever a user's encoder raises
             raise NotSerializable(
-                f"{path}: a value of type {type(value).__qualname__} can't be written as JSON. "
-                "Pass plain data (an id instead of a model, for example), or give the decorator "
-                "an encoder= whose default() converts it."
+                f"{_place(path)}: a value of type {type(value).__qualname__} can't be written as "
+                "JSON. Pass plain data (an id instead of a model, for example), or give the "
+                "decorator an encoder= whose default() converts it."
             ) from error
+
+
+def _place(path: Path) -> str:
+    """Return the way to a value as a person would write it, each key of it shortened."""
+    steps = []
+    while len(path) == 2:
+        path, step = path
+        steps.append(", a key" if step is A_KEY else f"[{shown(step)}]")
+    return "".join((path[0], *reversed(steps)))
+
+
+def _too_large(size: str, max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The arguments take {size} bytes; JAIMINHO_CONFIG['MAX_PAYLOAD_BYTES'] allows "
+        f"{max_bytes}. Send a reference to the data instead of the data."
+    )
 
 
 def _unwrapped(found: dict[str, Any]) -> Any:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Task, shared_task
 from celery.signals import worker_process_shutdown, worker_ready, worker_shutdown
 
 from parviraptor_celery import broker, worker
+from parviraptor_celery.exceptions import UnknownDatabase
+from parviraptor_celery.kick_arguments import require_alias, sound_lanes
 from parviraptor_celery.retries import retry_when_due
 
 from . import cleanup, dispatch, hooks, kicks, sweep
 from .conf import settings
+
+logger = logging.getLogger("jaiminho_celery")
 
 WRITER_RETRIES = 10
 """How often a task comes back, after a second each, for a lane that an open transaction holds.
@@ -31,11 +36,17 @@ def relay_events(
     """
     if using is None:
         return _sweep(force)
+    try:
+        require_alias(using)
+    except UnknownDatabase as error:
+        logger.warning("a nudge was left alone: %s", error)
+        return 0
     if not lanes:
         report = dispatch.relay_pool(using, dispatch.nudge_budget())
     else:
+        known = sound_lanes(lanes, f"the outbox in {using}", logger)
         patient = self.request.retries < WRITER_RETRIES
-        report = dispatch.relay_lanes(using, lanes, dispatch.nudge_budget(), await_writers=patient)
+        report = dispatch.relay_lanes(using, known, dispatch.nudge_budget(), await_writers=patient)
     if report.left_over or (report.is_exhausted and not lanes):
         broker.kick(kicks.RELAY, using=using, lanes=report.left_over)
     retry_when_due(self, report, using=using)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from types import NoneType
 from typing import Any
 
 from celery import Celery
@@ -29,6 +30,17 @@ from .exceptions import Nacked, NotRouted
 Message = dict[str, Any]
 
 _OURS = ("app", "declare", "properties")
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "app": (str, NoneType),
+    "body": bytes,
+    "exchange": str,
+    "routing_key": str,
+    "headers": dict,
+    "declare": list,
+    "properties": dict,
+}
+"""What is used of a message before it is known whether anything is wrong with it."""
 
 REDIS_COMMANDS = 100_000
 """More than the messages of a batch ever make, so that each batch is one round trip."""
@@ -47,6 +59,13 @@ class Delivery:
         """Return the positions of the messages whose fate is open."""
         positions = range(len(self.messages)) if among is None else among
         return [at for at in positions if at not in self.arrived and at not in self.errors]
+
+
+def is_message(value: object) -> bool:
+    """Return whether ``value`` looks like a message that was frozen."""
+    return isinstance(value, dict) and all(
+        name in value and isinstance(value[name], kind) for name, kind in _TYPES.items()
+    )
 
 
 def deliver(delivery: Delivery, connection: Connection, among: Iterable[int]) -> None:
@@ -169,8 +188,13 @@ def _declare(delivery: Delivery, producer: Producer, positions: list[int]) -> No
     askers: dict[str, list[int]] = {}
     for at in positions:
         message = delivery.messages[at]
-        for kept in message["declare"]:
-            askers.setdefault(_text_of(kept), []).append(at)
+        try:
+            texts = [_text_of(kept) for kept in message["declare"]]
+        except (TypeError, ValueError) as error:  # an argument of a queue that JSON doesn't know
+            delivery.errors[at] = error
+            continue
+        for text in texts:
+            askers.setdefault(text, []).append(at)
         if message["exchange"] and not is_amqp:
             for name in delivery.app.amqp.queues:
                 askers.setdefault(_text_of(name), [])

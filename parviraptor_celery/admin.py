@@ -22,6 +22,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
 from . import decisions, pauses, registry
+from .admin_lookups import StorableLookups
 from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
 from .decisions import Decision
 from .exceptions import UnknownQueue
@@ -41,7 +42,7 @@ MOST_LISTED = 20
 SHOWN_OF_ERRORS = 80
 
 
-class JobAdmin(admin.ModelAdmin):
+class JobAdmin(StorableLookups):
     """Shows the jobs of a queue, and asks before it does what an action says.
 
     The actions need the change permission of the queue; pausing and resuming also that to add or
@@ -246,7 +247,7 @@ class PauseForm(forms.ModelForm):
 
 
 @admin.register(Pause)
-class PauseAdmin(admin.ModelAdmin):
+class PauseAdmin(StorableLookups):
     """The pauses: adding one pauses a queue, deleting one resumes its queue or lane."""
 
     form = PauseForm

@@ -6,7 +6,17 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.core.exceptions import ValidationError
+from django.db import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -21,6 +31,13 @@ TRANSIENT_WORDS = ("database is locked", "table is locked", "server closed the c
 
 RETRIED_MYSQL_CODES = (1205, 1213)
 LOST_MYSQL_CODES = (2006, 2013, 4031)
+OUT_OF_RANGE_MYSQL_CODES = (1264, 1690)
+
+REFUSALS = (
+    *(DataError, IntegrityError, ProgrammingError, NotSupportedError),
+    *(ValidationError, ValueError, TypeError, OverflowError),
+)
+"""What a value raises that can't be stored."""
 
 
 def in_transaction(using: str, body: Callable[[], T]) -> T:
@@ -95,6 +112,22 @@ def is_transient(error: OperationalError | InterfaceError) -> bool:
     if code in RETRIED_MYSQL_CODES or code in LOST_MYSQL_CODES:
         return True
     return any(words in str(error) for words in TRANSIENT_WORDS)
+
+
+def tells_no_value(error: Exception) -> bool:
+    """Return whether the message of ``error`` is about the server or its tables.
+
+    Of others PostgreSQL tells the whole row that it refused, and a field the value it can't read:
+    those messages must not be logged.
+    """
+    return isinstance(error, OperationalError | InterfaceError | ProgrammingError)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether ``error`` is about a value, which no other row need have."""
+    if isinstance(error, OperationalError):
+        return bool(error.args) and error.args[0] in OUT_OF_RANGE_MYSQL_CODES
+    return isinstance(error, REFUSALS)
 
 
 def _repeated(using: str, body: Callable[[], T]) -> T:

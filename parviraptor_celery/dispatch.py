@@ -174,6 +174,10 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         self.pace.begin(len(chosen))
         return chosen
 
+    def next_ids(self) -> list[int]:
+        found = self.rows.next_ids(self.most)
+        return found or list(self.rows.deferred().values_list("pk", flat=True)[: self.most])
+
     def take_next(self) -> Any:
         if self.has_begun:
             self.has_begun = False

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.utils.connection import ConnectionDoesNotExist
 
+from .texts import shown
+
 
 class JobControl(Exception):
     """Base of what ``process()`` raises to choose an outcome other than ``PROCESSED``."""
@@ -74,7 +76,7 @@ class UnknownQueue(QueueError, LookupError):
 
     def __init__(self, label: object, known: list[str]) -> None:
         listing = ", ".join(known) or "none"
-        super().__init__(f"{label!r} is not a job queue here. Known queues: {listing}.")
+        super().__init__(f"{shown(label)} is not a job queue here. Known queues: {listing}.")
 
 
 class InvalidDependentField(QueueError, TypeError):

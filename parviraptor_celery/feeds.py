@@ -7,16 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import (
-    DataError,
-    IntegrityError,
-    NotSupportedError,
-    OperationalError,
-    ProgrammingError,
-)
+from django.db import IntegrityError, OperationalError
 
-from .database import alone, in_transaction, is_transient
+from .database import REFUSALS, alone, in_transaction, is_refusal, is_transient
+from .fencing import MOST_COUNTED
+from .texts import printable
 from .unreadable import UnreadableRow
 
 logger = logging.getLogger("parviraptor_celery")
@@ -25,12 +20,6 @@ MOST_REFUSALS = 20
 
 MOST_UNPROCESSABLE = 10
 """After so many in a row a pool is left alone: what they wait for is missing for all of them."""
-
-REFUSALS = (
-    *(DataError, IntegrityError, ProgrammingError, NotSupportedError),
-    *(ValidationError, ValueError, TypeError, OverflowError),
-)
-"""What a value raises that can't be stored."""
 
 
 class LaneFeed:
@@ -43,6 +32,21 @@ class LaneFeed:
         self.rows, self.using, self.lane = rows, rows.db, lane
 
     def first(self) -> Any:
+        try:
+            return self._first()
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            # Of what the row holds: an attempt that can't be counted on, a date past all dates.
+            logger.error(
+                "%s: lane %s was left alone, its next row can't be claimed (%s)",
+                self.rows.model._meta.label,
+                printable(self.lane),
+                type(error).__name__,
+            )
+            return None
+
+    def _first(self) -> Any:
         refusals = 0
         while refusals < MOST_REFUSALS:
             try:
@@ -66,7 +70,7 @@ class LaneFeed:
         logger.warning(
             "%s: lane %s could not be claimed, left to the sweep",
             self.rows.model._meta.label,
-            self.lane,
+            printable(self.lane),
         )
         return None
 
@@ -125,7 +129,7 @@ class LaneFeed:
         """Return the row that may be claimed together with this settlement."""
         try:
             row = alone(self.using, self.candidate_at_once)
-        except UnreadableRow:
+        except (UnreadableRow, *REFUSALS):
             return None  # the look that follows deals with it
         return row if row is not None and row.held_by is None and row.pk != run.row.pk else None
 
@@ -155,7 +159,7 @@ class PoolFeed:
     def first(self) -> Any:
         while not self.is_paused:
             if not self.claimed:
-                self.claimed = in_transaction(self.using, self._claim_batch)
+                self.claimed = self._claim_some()
             if not self.claimed:
                 return None
             if row := self.take_next():
@@ -193,6 +197,10 @@ class PoolFeed:
         """Return rows to lease, locked."""
         raise NotImplementedError
 
+    def next_ids(self) -> list[int]:
+        """Return the ids of the rows that ``choose()`` would read, without reading them."""
+        raise NotImplementedError
+
     def take_next(self) -> Any:
         """Begin and return the first of the leased rows that is still ours, or None."""
         return self._take(in_transaction(self.using, self._begin_next))
@@ -208,6 +216,37 @@ class PoolFeed:
         del self.claimed[: position + 1]
         return row
 
+    def _claim_some(self) -> list[Any]:
+        for _ in range(MOST_REFUSALS):
+            try:
+                return in_transaction(self.using, self._claim_batch)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+            if claimed := self._claim_one_by_one():
+                return claimed
+        return []
+
+    def _claim_one_by_one(self) -> list[Any]:
+        """Claim the first row that can be; what spoils a batch waits a minute."""
+        for pk in self.next_ids():
+            row = self.rows.model.rows(self.using).filter(pk=pk)
+            try:
+                if claimed := in_transaction(self.using, functools.partial(self._claim, row)):
+                    return claimed
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                values = row.values("id", "status", "attempt").get()
+                self.rows.postpone(UnreadableRow(self.rows.model, values, error))
+        return []
+
+    def _claim(self, row: Any) -> list[Any]:
+        waiting = row.exclude(status=self.rows.model.LEASED)
+        if rows := list(waiting.defer(*self.rows.UNREAD).unlocked()):
+            self._lease(rows)
+        return rows
+
     def _claim_batch(self) -> list[Any]:
         if rows := self.choose():
             self._lease(rows)
@@ -215,6 +254,8 @@ class PoolFeed:
 
     def _lease(self, rows: list[Any]) -> None:
         model = type(rows[0])
+        if any(row.attempt >= MOST_COUNTED for row in rows):
+            raise OverflowError("an attempt can't be counted on")  # SQLite would store a float
         self.rows.lease([row.pk for row in rows])
         for row in rows:
             row.status, row.attempt = model.LEASED, row.attempt + 1

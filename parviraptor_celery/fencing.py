@@ -17,7 +17,15 @@ from .exceptions import IllegalTransition
 from .leases import worker_identity
 from .statements import fenced_update
 
+MOST_COUNTED = 2**31 - 1
+"""The largest number that every engine stores in the columns that count."""
+
 AT_REST: dict[str, Any] = {"running_lane": None, "lease_until": None, "leased_by": ""}
+
+
+def one_more(count: int) -> int:
+    """Return ``count`` and one more, as long as there is room for it."""
+    return min(count + 1, MOST_COUNTED)
 
 
 class FencedRow(models.Model):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.utils import timezone
-
 from . import consumers, pauses
 from .states import FailurePolicy, JobStatus
+from .texts import in_local_zone, printable
 
 if TYPE_CHECKING:
     pass
@@ -77,18 +76,18 @@ def _finished(job: Any) -> Reason:
 
 
 def _running(job: Any) -> Reason:
-    until = _moment(job.lease_until)
+    until, worker = _moment(job.lease_until), printable(job.leased_by)
     if job.lease_until < job.database_time:
         return Reason(
             "lease-ran-out",
-            f"The lease of {job.leased_by} ran out at {until}: it died or is cut off. "
+            f"The lease of {worker} ran out at {until}: it died or is cut off. "
             "The next sweep gives the job back.",
         )
     if job.begun_at is None:
-        return Reason("leased", f"It is leased by {job.leased_by} until {until}, to begin soon.")
+        return Reason("leased", f"It is leased by {worker} until {until}, to begin soon.")
     return Reason(
         "running",
-        f"It runs since {_moment(job.begun_at)}, leased by {job.leased_by} until {until}.",
+        f"It runs since {_moment(job.begun_at)}, leased by {worker} until {until}.",
     )
 
 
@@ -134,7 +133,7 @@ def _paused(job: Any) -> Reason:
     if pause is None:
         return Reason("ready", "It was paused until a moment ago.")
     what, code = ("Its lane", "paused-lane") if pause.lane else ("Its queue", "paused-queue")
-    told = f": {pause.reason}" if pause.reason else "."
+    told = f": {printable(pause.reason)}" if pause.reason else "."
     return Reason(code, f"{what} is paused since {_moment(pause.paused_at)}{told}")
 
 
@@ -147,7 +146,7 @@ def _waiting_in_pool(job: Any) -> Iterator[Reason]:
 
 
 def _waiting_in_lane(job: Any) -> Iterator[Reason]:
-    if job.held_by is not None and job.FAILURE_POLICY is not FailurePolicy.GO_ON:
+    if job.held_by is not None:
         yield _held(job)
     rows = type(job).rows(job.alias)
     if job.lane_is_running and (runner := rows.running_in(job.lane)) is not None:
@@ -183,7 +182,7 @@ def _held(job: Any) -> Reason:
 def _behind(job: Any, other: Any) -> Reason:
     state = "which waits too."
     if other.status == JobStatus.PROCESSING:
-        state = f"leased by {other.leased_by} until {_moment(other.lease_until)}."
+        state = f"leased by {printable(other.leased_by)} until {_moment(other.lease_until)}."
         if other.lease_until < job.database_time:
             state += " That lease ran out: the next sweep gives the job back."
     elif other.status == JobStatus.NEW and not other.is_due:
@@ -235,10 +234,9 @@ def _of_workers(job: Any) -> Reason | None:
 def _moment(moment: datetime | None) -> str:
     if moment is None:
         return "no time"
-    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
-    return local.strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
+    return in_local_zone(moment).strftime("%Y-%m-%d %H:%M:%S %Z").rstrip()
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = printable(text)
     return text if len(text) <= SHOWN_OF_ERRORS else f"{text[:SHOWN_OF_ERRORS]}…"

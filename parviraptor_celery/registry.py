@@ -11,6 +11,7 @@ from django.db import connections, router
 
 from .aliases import aliases_holding
 from .conf import settings
+from .database import tells_no_value
 from .exceptions import UnknownQueue
 from .models import AbstractJob
 
@@ -38,7 +39,7 @@ def get_queue(label: object) -> type[AbstractJob]:
     Raises:
         UnknownQueue: no such queue in this process.
     """
-    wanted = str(label).lower()
+    wanted = label.lower() if isinstance(label, str) else None
     queues = all_queues()
     for queue in queues:
         if queue._meta.label_lower == wanted:
@@ -59,8 +60,12 @@ def for_each_queue(
         for using in aliases_of(queue):
             try:
                 body(queue, using)
-            except Exception:  # also of a user's field that can't read a row
-                logger.exception("%s in %s was left out", queue._meta.label, using)
+            except Exception as error:  # also of a user's field that can't read a row
+                logger.error(
+                    "%s in %s was left out (%s)",
+                    *(queue._meta.label, using, type(error).__name__),
+                    exc_info=tells_no_value(error),
+                )
                 connections[using].close_if_unusable_or_obsolete()
                 left_out.append(f"{queue._meta.label} in {using}")
     return left_out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backoff import bounded, job_delay
 from .clock import from_now
+from .fencing import one_more
 from .outcomes import (
     Deferred,
     Failed,
@@ -36,13 +37,14 @@ def transition_of(finished: Run) -> tuple[JobStatus, dict[str, Any]]:
         case Deferred() if job.error_count >= job.DEFERRED_RETRY_THRESHOLD:
             return _give_up(finished, "deferred retry threshold exceeded")
         case Deferred():
-            counted = {"error_message": message, "error_count": job.error_count + 1}
+            counted = {"error_message": message, "error_count": one_more(job.error_count)}
             return JobStatus.DEFERRED, counted | changes
         case TemporarilyFailed() if job.error_count >= job.TEMPORARY_FAILURE_THRESHOLD:
             return _give_up(finished, "error count reached threshold")
         case TemporarilyFailed(retry_after=seconds):
             pause = _back_off(job) if seconds is None else bounded(seconds)
-            return _wait(finished, pause, error_message=message, error_count=job.error_count + 1)
+            errors = one_more(job.error_count)
+            return _wait(finished, pause, error_message=message, error_count=errors)
         case Failed(details=details):
             described = {"error_message": message, "error_traceback": details}
             return JobStatus.FAILED, described | changes
@@ -68,5 +70,5 @@ def _wait(finished: Run, pause: timedelta, **columns: Any) -> tuple[JobStatus, d
 def _give_up(finished: Run, reason: str) -> tuple[JobStatus, dict[str, Any]]:
     job = finished.row
     finished.outcome = Failed(f"{reason}: {finished.outcome.message}")
-    counted = {"error_message": finished.outcome.message, "error_count": job.error_count + 1}
+    counted = {"error_message": finished.outcome.message, "error_count": one_more(job.error_count)}
     return JobStatus.FAILED, counted | finished.changes

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import router
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import Error, router
 
 from . import kicks, registry, signals
 from .conf import settings
-from .exceptions import InvalidDependentField
 from .lanes import lane_of
 from .models import AbstractJob, Tick
 from .states import CLAIMABLE, JobStatus
@@ -23,6 +22,9 @@ TICK = "dispatch"
 ASKERS = ("beat", "worker")
 FOREGROUND = "process_queue"
 """Asks for no sweep, but rescues its own queue."""
+
+MOST_DEATHS = 2**15 - 1
+"""The largest number of the column."""
 
 WORKER_DIED = "the worker died {} times while it ran this job"
 
@@ -61,7 +63,7 @@ def rescue(queue: type[AbstractJob], using: str) -> int:
 
 def give_back(job: AbstractJob) -> bool:
     """Return an expired job to its queue, or fail it when it has killed too many workers."""
-    deaths = job.worker_deaths + (job.begun_at is not None)
+    deaths = min(job.worker_deaths + (job.begun_at is not None), MOST_DEATHS)
     if deaths < settings.MAX_WORKER_DEATHS:
         return job.put_back(worker_deaths=deaths)
     reason = WORKER_DIED.format(deaths)
@@ -112,14 +114,24 @@ def adopt(queue: type[AbstractJob], using: str) -> int:
 
 def _adopt(queue: type[AbstractJob], orphans: Any) -> int:
     adopted = 0
-    for job in orphans[:ADOPTED_ROWS]:
+    for pk in list(orphans.values_list("pk", flat=True)[:ADOPTED_ROWS]):
+        row = orphans.filter(pk=pk).order_by()
         try:
-            lane = lane_of(job, queue.dependent_fields or [])
-        except (InvalidDependentField, ValidationError) as error:
-            logger.error("%s %s has no lane: %s", queue._meta.label, job.pk, type(error).__name__)
+            lane = _lane_in(queue, row)
+        except (Error, ObjectDoesNotExist):
+            raise
+        except Exception as error:  # also of a field that can't read what is there
+            logger.error("%s %s has no lane: %s", queue._meta.label, pk, type(error).__name__)
             continue
-        adopted += orphans.filter(pk=job.pk).order_by().update(lane=lane)
+        adopted += row.update(lane=lane)
     return adopted
+
+
+def _lane_in(queue: type[AbstractJob], row: Any) -> str:
+    """Return the lane of a row, of which nothing is read but what decides about that."""
+    names = queue.dependent_fields or []
+    others = [field.name for field in queue.own_fields() if field.name not in names]
+    return lane_of(row.defer(*others).get(), names)
 
 
 def _announce(job: AbstractJob) -> None:

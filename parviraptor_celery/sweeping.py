@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from django.db import router
 
-from .database import in_transaction
+from .database import in_transaction, is_refusal
+
+logger = logging.getLogger("parviraptor_celery")
 
 RESCUE_ROWS = 100
 
@@ -17,7 +20,8 @@ def rescue_expired(
 ) -> int:
     """Call ``give_back`` for every row whose lease ran out; return how many there were.
 
-    A row that its own body keeps locked is left alone: whoever runs it is alive.
+    A row that its own body keeps locked is left alone: whoever runs it is alive. One that can't
+    be given back, for what it holds, is left alone too, and keeps no other from it.
     """
 
     def chunk() -> list[Any]:
@@ -25,10 +29,41 @@ def rescue_expired(
         return [row for row in expired if give_back(row)]
 
     total = 0
-    while rescued := in_transaction(rows.db, chunk):
-        total += len(rescued)
-        for row in rescued:
-            announce(row)
+    try:
+        while rescued := in_transaction(rows.db, chunk):
+            total += len(rescued)
+            for row in rescued:
+                announce(row)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        total += _rescue_one_by_one(rows, give_back, announce)
+    return total
+
+
+def _rescue_one_by_one(
+    rows: Any, give_back: Callable[[Any], bool], announce: Callable[[Any], None]
+) -> int:
+    total, last = 0, 0
+    expired_ids = rows.expired().values_list("pk", flat=True)
+    while ids := list(expired_ids.filter(pk__gt=last)[:RESCUE_ROWS]):
+        for last in ids:
+
+            def one(pk: int = last) -> list[Any]:
+                expired = list(rows.expired().filter(pk=pk).unlocked())
+                return [row for row in expired if give_back(row)]
+
+            try:
+                rescued = in_transaction(rows.db, one)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                kind = type(error).__name__
+                logger.error("%s %s can't be rescued (%s)", rows.model._meta.label, last, kind)
+                continue
+            total += len(rescued)
+            for row in rescued:
+                announce(row)
     return total
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 from celery import Task, shared_task
 from celery.signals import worker_ready
-from django.db import connections
 
 from . import broker, cleanup, dispatch, kicks, registry, sweep, worker
 from .conf import settings
 from .exceptions import UnknownDatabase, UnknownQueue
+from .kick_arguments import is_lane, require_alias, sound_lanes
 from .retries import retry_when_due
 
 logger = logging.getLogger("parviraptor_celery")
-
-LANE = re.compile(r"[0-9a-f]{32}")
 
 
 @shared_task(name=kicks.PROCESS, bind=True, acks_late=False, ignore_result=True, max_retries=None)
@@ -36,7 +33,7 @@ def process_jobs(
     if model.dependent_fields is None:
         report = dispatch.run_pool(model, using, budget)
     else:
-        report = dispatch.run_lanes(model, using, _lanes_in(queue, lanes), budget)
+        report = dispatch.run_lanes(model, using, sound_lanes(lanes, queue, logger), budget)
     if report.left_over or (report.is_exhausted and not lanes):
         broker.kick(kicks.PROCESS, queue=queue, using=using, lanes=report.left_over or None)
     retry_when_due(self, report, queue=queue, using=using)
@@ -63,7 +60,10 @@ def dispatch_jobs(
     model = _queue_in(queue, using)
     if model is None or model.dependent_fields is None:
         return False
-    if stop := sweep.kick_lanes(model, using, str(after)):
+    if after and not is_lane(after):
+        logger.warning("a walk over the lanes of %s: where to go on is none of them", queue)
+        return False
+    if stop := sweep.kick_lanes(model, using, after or ""):
         broker.kick(kicks.DISPATCH, queue=queue, using=using, after=stop)
     return True
 
@@ -85,22 +85,8 @@ def sweep_without_beat(sender: Any, **_: Any) -> None:
 def _queue_in(queue: object, using: object) -> Any:
     """Return the queue of a kick, or None, with a log line, where nobody here knows it."""
     try:
-        if using not in list(connections):
-            raise UnknownDatabase(f"{using!r} is not an alias of DATABASES here.")
+        require_alias(using)
         return registry.get_queue(queue)
     except (UnknownQueue, UnknownDatabase) as error:
         logger.warning("a kick was left alone: %s", error)
         return None
-
-
-def _lanes_in(queue: str, lanes: object) -> list[str]:
-    """Return what is a lane in the argument of a kick; say so if something is none."""
-    given = lanes if isinstance(lanes, list | tuple) else [] if lanes is None else [lanes]
-    sound = [lane for lane in given if isinstance(lane, str) and LANE.fullmatch(lane)]
-    if len(sound) < len(given):
-        logger.warning(
-            "a kick for %s: %s of its lanes are none and were left alone",
-            queue,
-            len(given) - len(sound),
-        )
-    return sound

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 import traceback
+from datetime import datetime
+
+from django.utils import timezone
+
+_shortened = reprlib.Repr()
+_shortened.maxstring = _shortened.maxother = 120
 
 
 def describe(error: BaseException, *, with_type: bool = False) -> str:
@@ -26,6 +33,27 @@ def describe_with_traceback(error: BaseException) -> str:
         return storable("".join(traceback.format_exception(error)))
     except Exception:
         return describe(error, with_type=True)
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as a message may quote it: short, on one line, and nothing to obey in it."""
+    return _shortened.repr(value)
+
+
+def in_local_zone(moment: datetime) -> datetime:
+    """Return ``moment`` in the current time zone, or as it is where that has no such date."""
+    try:
+        return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    except OverflowError:  # at the edges of time
+        return moment
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with nothing in it that a terminal would obey."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
 
 
 def storable(text: str) -> str:

@@ -39,6 +39,15 @@ KIT = "tests/integration/test_test_api.py"
 SCHEDULES = "tests/integration/test_schedules.py"
 DECISIONS = "tests/integration/test_schedules_decisions.py"
 OUTBOX_SCHEDULES = "tests/integration/test_schedules_outbox.py"
+HOSTILE_KICKS = "tests/unit/test_hostile_kicks.py"
+HOSTILE_PAYLOADS = "tests/unit/test_hostile_payloads.py"
+HOSTILE_PAGES, HOSTILE_VISITORS = (
+    "tests/unit/test_hostile_pages.py",
+    "tests/unit/test_hostile_visitors.py",
+)
+HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
+HOSTILE_QUERIES = "tests/integration/test_hostile_queries.py"
+HOSTILE_LOGS = "tests/integration/test_hostile_logs.py"
 
 
 @dataclass(frozen=True)
@@ -349,13 +358,6 @@ MUTATIONS = [
         REASONS,
     ),
     Mutation(
-        "why-knows-policies",
-        "parviraptor_celery/reasons.py",
-        "if job.held_by is not None and job.FAILURE_POLICY is not FailurePolicy.GO_ON:",
-        "if job.held_by is not None:",
-        REASONS,
-    ),
-    Mutation(
         "resume-wakes",
         "parviraptor_celery/pauses.py",
         "transaction.on_commit(lambda: _wake(queue, alias, lane), using=alias, robust=True)",
@@ -444,7 +446,7 @@ MUTATIONS = [
     Mutation(
         "key-looked-for-again",
         "parviraptor_celery/keyed.py",
-        "if attempt == ATTEMPTS or self._holder_of_key() is None:",
+        "if attempt == ATTEMPTS or not is_taken(error, type(self)):",
         "if True:",
         KEYS,
     ),
@@ -650,7 +652,7 @@ MUTATIONS = [
         "parviraptor_celery/broker.py",
         "if timed_out or not was_connected:",
         "if True:",
-        BATCHES,
+        "tests/integration/test_black_hole.py",
     ),
     Mutation(
         "breaker",
@@ -956,8 +958,8 @@ MUTATIONS = [
     Mutation(
         "admin-is-no-oracle",
         "jaiminho_celery/admin.py",
-        "return lookup in own",
-        "return super().lookup_allowed(lookup, value, request)",
+        "return lookup in own and",
+        "return super().lookup_allowed(lookup, value, request) and",
         "tests/unit/jaiminho/test_admin.py",
     ),
     Mutation(
@@ -1051,6 +1053,133 @@ MUTATIONS = [
         'return {"pk": self.pk, "status": status, "attempt": self.attempt}',
         'return {"pk": self.pk}',
         f"{OUTBOX_SCHEDULES}::test_a_hook_and_a_relay_publish_twice_only_if_the_lease_was_lost_and_lose_nothing",
+    ),
+    # Seen by real workers only.
+    Mutation(
+        "worker-asks-for-sweeps",
+        "parviraptor_celery/worker.py",
+        "worker.timer.call_repeatedly(interval, broker.kick, args=(task,), kwargs=kwargs)",
+        "return",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "sweep-rescues-the-jobs-of-the-dead",
+        "parviraptor_celery/sweep.py",
+        "    rescue(queue, using)\n    if queue",
+        "    if queue",
+        "tests/e2e/test_nodes.py",
+    ),
+    Mutation(
+        "e2e-asks-the-engine",
+        "tests/e2e/engine.py",
+        "return DOCKER if _engine_answers(client) else PROCESSES",
+        "return PROCESSES",
+        "tests/unit/test_e2e_engine.py",
+    ),
+    Mutation(
+        "hostile-nudge-lanes",
+        "jaiminho_celery/tasks.py",
+        'known = sound_lanes(lanes, f"the outbox in {using}", logger)',
+        "known = lanes",
+        HOSTILE_KICKS,
+    ),
+    Mutation(
+        "hostile-quoted-kick",
+        "parviraptor_celery/exceptions.py",
+        'f"{shown(label)} is not a job queue',
+        'f"{label!r} is not a job queue',
+        HOSTILE_KICKS,
+    ),
+    Mutation(
+        "payload-bomb",
+        "jaiminho_celery/serialization.py",
+        "        if self._left < 0:",
+        "        if False:",
+        HOSTILE_PAYLOADS,
+    ),
+    Mutation(
+        "message-of-another-shape",
+        "jaiminho_celery/messages.py",
+        "if (unreadable := _problem_of(call)) is not None:",
+        "if (unreadable := None) is not None:",
+        HOSTILE_PAYLOADS,
+    ),
+    Mutation(
+        "markup-in-open-entries",
+        "parviraptor_celery/templates/parviraptor_celery/open_queue_entries.html",
+        "{{ pause.reason }}",
+        "{{ pause.reason|safe }}",
+        HOSTILE_PAGES,
+    ),
+    Mutation(
+        "orders-in-the-log",
+        "jaiminho_celery/receivers.py",
+        "printable(event.name)",
+        "event.name",
+        HOSTILE_PAGES,
+    ),
+    Mutation(
+        "monitoring-closed",
+        "parviraptor_celery/views.py",
+        "if not settings.MONITORING_IS_OPEN and not (user",
+        "if False and not (user",
+        HOSTILE_VISITORS,
+    ),
+    Mutation(
+        "events-are-never-added",
+        "jaiminho_celery/admin.py",
+        "    def has_add_permission(self, request: HttpRequest) -> bool:\n        return False",
+        "    def has_add_permission(self, request: HttpRequest) -> bool:\n        return True",
+        HOSTILE_VISITORS,
+    ),
+    Mutation(
+        "spoilt-batch",
+        "parviraptor_celery/feeds.py",
+        "            if claimed := self._claim_one_by_one():",
+        "            if claimed := []:",
+        HOSTILE_ROWS,
+    ),
+    Mutation(
+        "spoilt-rescue",
+        "parviraptor_celery/sweeping.py",
+        "        total += _rescue_one_by_one(rows, give_back, announce)",
+        "        raise",
+        HOSTILE_ROWS,
+    ),
+    Mutation(
+        "signed-columns",
+        "jaiminho_celery/signing.py",
+        "        event.strategy,\n",
+        "",
+        "tests/unit/test_hostile_signatures.py",
+    ),
+    Mutation(
+        "digits-in-a-search",
+        "parviraptor_celery/admin_tools.py",
+        " and len(term) <= LONGEST_ID",
+        "",
+        HOSTILE_QUERIES,
+    ),
+    Mutation(
+        "edges-of-time-in-a-form",
+        "parviraptor_celery/admin_tools.py",
+        "        found.astimezone(UTC)  # at",
+        "        pass  # at",
+        HOSTILE_QUERIES,
+    ),
+    Mutation(
+        "nul-in-a-filter",
+        "jaiminho_celery/admin.py",
+        'lookup in own and "\\0" not in str(value)',
+        "lookup in own and True",
+        HOSTILE_QUERIES,
+    ),
+    Mutation(
+        "row-quoted-in-the-log",
+        "parviraptor_celery/registry.py",
+        "exc_info=tells_no_value(error)",
+        "exc_info=True",
+        HOSTILE_LOGS,
     ),
 ]
 

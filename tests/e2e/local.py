@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContainer
+from pytest_celery import (
+    CeleryTestWorker,
+    CeleryWorkerContainer,
+    RabbitMQContainer,
+    RedisContainer,
+)
 from pytest_docker_tools.exceptions import ContainerFailed
 from pytest_docker_tools.exceptions import TimeoutError as ContainerTimeoutError
 
+from tests import rabbitmq
 from tests.supervision import processes
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
@@ -36,13 +42,17 @@ class LocalProcess:
         argv: Sequence[str],
         directory: Path,
         env: Mapping[str, str] | None = None,
+        process: processes.Managed | None = None,
     ) -> None:
+        """Start a process; or go on with one that runs already, and start its like later."""
         self.id, self.name = uuid.uuid4().hex, name
         self._supervisor = supervisor
         self._argv = [word.replace("%h", self.id[:12]) for word in argv]
         self._directory = directory
         self._env = {**_clean_environment(), **(env or {})}
         self._log = directory / f"{name}-{self.id[:12]}.log"
+        if process is not None and process.log_path is not None:
+            self._log = process.log_path
         self.attrs: dict[str, Any] = {
             "Config": {
                 "Hostname": self.id[:12],
@@ -51,7 +61,10 @@ class LocalProcess:
             "HostConfig": {"PortBindings": {}},
             "NetworkSettings": {"Networks": {}, "Ports": {}},
         }
-        self.start()
+        if process is None:
+            self.start()
+        else:
+            self.process = process
 
     @property
     def status(self) -> str:
@@ -152,6 +165,24 @@ class LocalRedisContainer(_ReadyByLog, RedisContainer):
     @property
     def url(self) -> str:
         return f"redis://{self.hostname}:{self.port}/{self.vhost}"
+
+    @property
+    def host_url(self) -> str:
+        return self.url
+
+
+class LocalRabbitMQContainer(_ReadyByLog, RabbitMQContainer):
+    """A RabbitMQ node on ports of 127.0.0.1."""
+
+    ready_prompt = rabbitmq.READY_LOG_LINE
+
+    @property
+    def port(self) -> int:
+        return int(self.env["PORT"])
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     @property
     def host_url(self) -> str:

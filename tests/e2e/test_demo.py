@@ -81,13 +81,13 @@ def _belongs_to(process: psutil.Process, directory: str) -> bool:
 
 
 def test_nothing_is_lost_or_out_of_order(tmp_path: Path) -> None:
-    status, output = finished(tmp_path / "log", "--departures", "150")
+    status, output = finished(tmp_path / "log", "--departures", "80")
     assert status == 0, output
-    assert row(output, "departures")[:2] == ["150", "0"]
-    assert row(output, "aircraft legs") == ["150", "0", "-", "0"]
-    assert row(output, "invoices")[:2] == ["150", "0"]
+    assert row(output, "departures")[:2] == ["80", "0"]
+    assert row(output, "aircraft legs") == ["80", "0", "-", "0"]
+    assert row(output, "invoices")[:2] == ["80", "0"]
     delivered, lost, duplicated, out_of_order = row(output, "board messages")
-    assert (delivered, lost, out_of_order) == ("150", "0", "0")
+    assert (delivered, lost, out_of_order) == ("80", "0", "0")
     # Two kills, and each may repeat the one message that each of two children had under way.
     assert int(duplicated) <= 4
     for accident in ("the board is taken down", "the worker is killed", "a new worker is started"):
@@ -97,16 +97,16 @@ def test_nothing_is_lost_or_out_of_order(tmp_path: Path) -> None:
 
 
 def test_a_message_that_is_dropped_shows_in_the_ledger(tmp_path: Path) -> None:
-    options = ("--departures", "150", "--sabotage", "drop-event")
+    options = ("--departures", "80", "--sabotage", "drop-event")
     status, output = finished(tmp_path / "log", *options)
     assert status == 1, output
-    assert row(output, "board messages")[:2] == ["149", "1"]
+    assert row(output, "board messages")[:2] == ["79", "1"]
     assert "1 board messages were lost" in output
     assert "kept in" in output
 
 
 def test_legs_past_the_fence_show_in_the_ledger(tmp_path: Path) -> None:
-    options = ("--departures", "400", "--sabotage", "swap-legs")
+    options = ("--departures", "250", "--sabotage", "swap-legs")
     status, output = finished(tmp_path / "log", *options)
     assert status == 1, output
     assert row(output, "aircraft legs")[3] == "1"

@@ -142,6 +142,16 @@ def test_what_was_written_meanwhile_is_delivered_when_the_broker_is_back(
     assert "parviraptor_celery.process_jobs" in tasks, "the sweep kicks the lane of the jobs"
 
 
+def test_a_kick_goes_over_a_new_connection_if_the_old_one_had_died_unnoticed(
+    hole: BlackHole,
+) -> None:
+    assert broker.kick("wire.add")
+    hole.cut()
+    assert broker.kick("wire.add")
+    assert hole.connections > 1
+    assert broker.seconds_until_tried() == 0
+
+
 def waiting() -> tuple[int, int]:
     """Return how many events and how many jobs wait for a relay or a worker."""
     return (

@@ -7,11 +7,12 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
-from django.utils import timezone
 
 from jaiminho_celery import dead_letters
 from jaiminho_celery.dead_letters import Line, Report
 from jaiminho_celery.exceptions import BadSelection, UnknownAlias
+from parviraptor_celery.admin_tools import id_in
+from parviraptor_celery.texts import in_local_zone, printable
 
 VERBS = {
     "replay": dead_letters.replay,
@@ -120,8 +121,10 @@ class Command(BaseCommand):
 
 
 def _identity(text: str) -> int | UUID:
+    if (pk := id_in(text)) is not None:
+        return pk
     try:
-        return int(text) if text.isdecimal() else UUID(text)
+        return UUID(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither an id nor a UUID") from None
 
@@ -150,23 +153,14 @@ def _selection(action: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    oldest = timezone.localtime(line.oldest) if timezone.is_aware(line.oldest) else line.oldest
     return (
         str(line.count),
-        f"{oldest:%Y-%m-%d %H:%M}",
-        line.fingerprint or "-",
+        f"{in_local_zone(line.oldest):%Y-%m-%d %H:%M}",
+        printable(line.fingerprint) or "-",
         line.using,
-        _printable(line.stream) or "-",
-        _printable(line.name),
-        _printable(line.reason),
-    )
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` on one line, with nothing in it that a terminal would obey."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
+        printable(line.stream) or "-",
+        printable(line.name),
+        printable(line.reason),
     )
 
 
