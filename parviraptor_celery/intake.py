@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections, router, transaction
+from django.db import IntegrityError, connections, router
 from django.utils import timezone
 
 from . import ordering
 from .clock import local_now
+from .database import in_transaction
 from .exceptions import (
     DuplicateUniqueKey,
     InvalidJobOption,
@@ -20,7 +21,7 @@ from .exceptions import (
     UnknownDatabase,
     UnknownField,
 )
-from .keys import KEY_LENGTH
+from .keys import KEY_LENGTH, is_taken
 from .lanes import new_lane
 from .states import CLAIMABLE
 
@@ -123,17 +124,32 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     is_strict = queue.STRICT_ORDER and queue.dependent_fields is not None
     if not keys and not is_strict:
         return write()
+
+    def hold_and_write() -> T:
+        if is_strict:
+            ordering.hold(queue, using, [job.lane for job in jobs])
+        return write()
+
     try:
-        with transaction.atomic(using=using):
-            if is_strict:
-                ordering.hold(queue, using, [job.lane for job in jobs])
-            return write()
+        return in_transaction(using, hold_and_write)
     except IntegrityError as error:
-        taken = queue.rows(using).filter(waiting_key__in=keys).values_list("waiting_key", flat=True)
-        named = taken.first()
-        if named is None:
+        if (key := _taken_among(keys, queue, using, error)) is None:
             raise
-        raise _duplicate(queue, named, "belongs to a job that is waiting") from error
+        raise _duplicate(queue, key, "belongs to a job that is waiting") from error
+
+
+def _taken_among(keys: list[str], queue: Any, using: str, error: IntegrityError) -> str | None:
+    """Return the key because of which a write was refused; None if that was not the reason.
+
+    Its job may have been claimed since. All the same it was waiting then, and the next try would
+    be another one: within one transaction it could deadlock with somebody who tries likewise.
+    """
+    taken = queue.rows(using).filter(waiting_key__in=keys).values_list("waiting_key", flat=True)
+    if (key := taken.first()) is not None:
+        return str(key)
+    if not is_taken(error, queue):
+        return None
+    return next((key for key in keys if key in str(error)), keys[0])
 
 
 def _check_row(queue: Any, job: Any) -> None:

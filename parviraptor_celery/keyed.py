@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 
 from .database import ATTEMPTS, in_transaction
 from .exceptions import DuplicateUniqueKey
+from .keys import is_taken
 from .progress import ProgressRow
 from .querysets import SUPERSEDED
 from .states import CLAIMABLE, JobStatus
@@ -38,7 +39,7 @@ class KeyedRow(ProgressRow):
                 super().save(*args, **kwargs)
         except IntegrityError as error:
             holder = self._holder_of_key() if self.status in CLAIMABLE else None
-            if holder is None:
+            if holder is None and not is_taken(error, type(self)):
                 raise
             raise self._duplicate(holder) from error
 
@@ -76,9 +77,9 @@ class KeyedRow(ProgressRow):
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return in_transaction(self.alias, take)
-            except IntegrityError:
-                # Somebody was faster with the key, or the database refuses another column.
-                if attempt == ATTEMPTS or self._holder_of_key() is None:
+            except IntegrityError as error:
+                # Somebody was faster with the key, even if it is free again.
+                if attempt == ATTEMPTS or not is_taken(error, type(self)):
                     raise
         raise AssertionError("unreachable")
 
@@ -101,8 +102,9 @@ class KeyedRow(ProgressRow):
         holder: int | None = holders.values_list("pk", flat=True).first()
         return holder
 
-    def _duplicate(self, holder: int) -> DuplicateUniqueKey:
+    def _duplicate(self, holder: int | None) -> DuplicateUniqueKey:
+        waiting = "another job" if holder is None else f"job {holder}"
         return DuplicateUniqueKey(
-            f"{self._meta.label} {self.pk} can't wait again: job {holder} with the same "
+            f"{self._meta.label} {self.pk} can't wait again: {waiting} with the same "
             f"unique_key={self.unique_key!r} is waiting. Let that one run, or cancel it first."
         )

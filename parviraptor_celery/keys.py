@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import models
+from django.db import IntegrityError, models
 
 from .states import CLAIMABLE
 
 KEY_LENGTH = 128
+COLUMN = "waiting_key"
+
+
+def is_taken(error: IntegrityError, queue: type[models.Model]) -> bool:
+    """Return whether ``error`` says that another job waited with the key at that moment.
+
+    By the constraint's name, or the column's, which is what SQLite tells. Whether one waits now is
+    another question: it may have been claimed since, and then the same write succeeds.
+    """
+    kin = (queue, *queue._meta.all_parents)
+    constraints = [each for model in kin for each in model._meta.constraints]
+    names = [each.name for each in constraints if getattr(each, "field", "") == COLUMN]
+    return any(name in str(error) for name in (*names, COLUMN))
 
 
 class WaitingKeyField(models.CharField):

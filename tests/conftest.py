@@ -17,8 +17,8 @@ from django.conf import settings
 
 from parviraptor_celery.pace import Pace
 from tests import flushing, servers
-from tests.faults.tallies import note_tally as note_tally
-from tests.faults.tallies import pytest_terminal_summary as pytest_terminal_summary
+from tests.faults.figures import figures as figures
+from tests.faults.figures import pytest_terminal_summary as pytest_terminal_summary
 
 # So that what a machine or a checker asserts is told with its values.
 pytest.register_assert_rewrite("tests.faults.queue_machine", "tests.faults.outbox_machine")

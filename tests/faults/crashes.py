@@ -154,8 +154,9 @@ class Tally:
     killed: int = 0
     lost: int = 0
 
-    def __str__(self) -> str:
-        return f"{len(self.steps)} steps: {self.killed} deaths, {self.lost} lost answers"
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {"steps": len(self.steps), "deaths": self.killed, "lost_answers": self.lost}
 
 
 def cases_of(paths: list[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ FAULTS_EXAMPLES=5000 FAULTS=wide make test ARGS="..."  # so many for each test
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import sys
 from collections import Counter
@@ -26,10 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test
 from parviraptor_celery.drains import Report
 from parviraptor_celery.test import virtual_clock
 from tests.faults.doom import Refused
+from tests.faults.figures import Note
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-
-logger = logging.getLogger("tests.faults")
 
 WIDE = 200
 """So many examples are tried on request."""
@@ -141,7 +139,9 @@ class BesideAModel(RuleBasedStateMachine):
         return True
 
 
-def run_machine(name: str, machine: type[BesideAModel], examples: int, steps: int) -> None:
+def run_machine(
+    name: str, machine: type[BesideAModel], examples: int, steps: int, figures: Note
+) -> None:
     """Run ``machine`` on so many examples of at most so many steps; the first that fails is told.
 
     They are the same in each run of this ``name``, and no database of examples is kept. With
@@ -163,4 +163,5 @@ def run_machine(name: str, machine: type[BesideAModel], examples: int, steps: in
     try:
         (test if wide else seed(crc32(name.encode()))(test))()
     finally:
-        logger.info("%s: %s", name, machine.tally)
+        tally = machine.tally
+        figures("state machines", str(tally), examples=tally.examples, steps=tally.rules.total())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.crashes import cases_of, enumerate_crashes
+from tests.faults.figures import Note
 from tests.faults.queue_paths import PATHS, QueuePath, QueueWorld
 from tests.testapp.models import Scripted
 
@@ -32,6 +33,6 @@ def world(
 def test_a_death_or_a_lost_answer_at_any_step_breaks_no_promise(
     path: QueuePath,
     world: Callable[[Any], QueueWorld],
-    note_tally: Callable[[Any], None],
+    figures: Note,
 ) -> None:
-    note_tally(enumerate_crashes(path, world(path.queue)))
+    figures("deaths", **enumerate_crashes(path, world(path.queue)).numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path as File
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaiminho_celery.app import OutboxCelery
 from parviraptor_celery import broker
 from tests import servers
 from tests.faults.crashes import IS_WIDE, Path, cases_of, enumerate_crashes
+from tests.faults.figures import Note
 from tests.faults.outbox_paths import (
     CONFIG,
     MESSAGE_PATHS,
@@ -40,11 +41,11 @@ def test_a_death_or_a_lost_answer_at_any_step_breaks_no_promise(
     one_database: str,
     tmp_path: File,
     monkeypatch: pytest.MonkeyPatch,
-    note_tally: Callable[[Any], None],
+    figures: Note,
 ) -> None:
     world = OutboxWorld(one_database, tmp_path)
     monkeypatch.setattr("parviraptor_celery.broker.kick", world.kick)
-    note_tally(enumerate_crashes(path, world))
+    figures("deaths", **enumerate_crashes(path, world).numbers)
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"] if IS_WIDE else ["redis"])
@@ -56,7 +57,7 @@ def test_a_death_repeats_one_batch_of_messages_at_most(
     queue_name: str,
     tmp_path: File,
     monkeypatch: pytest.MonkeyPatch,
-    note_tally: Callable[[Any], None],
+    figures: Note,
 ) -> None:
     url = servers.require(kind)
     app = make_app(OutboxCelery, url, queue_name)
@@ -64,6 +65,6 @@ def test_a_death_repeats_one_batch_of_messages_at_most(
     monkeypatch.setattr("parviraptor_celery.broker.kick", world.kick)
     monkeypatch.setattr("parviraptor_celery.broker.use", world.use)
     try:
-        note_tally(enumerate_crashes(path, world))
+        figures("deaths", **enumerate_crashes(path, world).numbers)
     finally:
         drain_queue(url, queue_name)

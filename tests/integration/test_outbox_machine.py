@@ -9,6 +9,7 @@ import pytest
 from django.db import connections
 
 from jaiminho_celery import registry
+from tests.faults.figures import Note
 from tests.faults.machines import HOUR, Tally, run_machine
 from tests.faults.outbox_machine import OutboxMachine
 from tests.faults.outbox_model import Habits
@@ -29,7 +30,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], Habits]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_outbox_does_what_its_model_does(
-    one_database: str, name: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+    one_database: str,
+    name: str,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Note,
 ) -> None:
     config, habits = SETTINGS[name]
     settings.JAIMINHO_CONFIG = CONFIG | config | {"DATABASES": [one_database]}
@@ -44,5 +49,9 @@ def test_the_outbox_does_what_its_model_does(
 
     Machine.using, Machine.habits, Machine.tally = one_database, habits, Tally()
     run_machine(
-        f"{name}, {one_database}", Machine, EXAMPLES[connections[one_database].vendor], STEPS
+        f"{name}, {one_database}",
+        Machine,
+        EXAMPLES[connections[one_database].vendor],
+        STEPS,
+        figures,
     )

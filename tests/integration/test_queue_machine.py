@@ -12,6 +12,7 @@ from django.db import connections
 from parviraptor_celery import registry, settlement
 from parviraptor_celery.models import BackoffStrategy, FailurePolicy
 from parviraptor_celery.pace import Pace
+from tests.faults.figures import Note
 from tests.faults.machines import HOUR, Tally, run_machine
 from tests.faults.queue_machine import QueueMachine
 from tests.faults.queue_model import MOST_ERRORS, NEW, Kind
@@ -44,7 +45,11 @@ ATTRIBUTES = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_queue_does_what_its_model_does(
-    one_database: str, name: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+    one_database: str,
+    name: str,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Note,
 ) -> None:
     queue, kind, lanes = KINDS[name]
     settings.PARVIRAPTOR_CONFIG = CONFIG | {"DATABASES": [one_database]}
@@ -64,4 +69,4 @@ def test_a_queue_does_what_its_model_does(
 
     Machine.queue, Machine.using, Machine.kind = queue, one_database, kind
     Machine.lanes_by, Machine.tally = lanes, Tally()
-    run_machine(f"{name}, {one_database}", Machine, EXAMPLES[vendor], STEPS)
+    run_machine(f"{name}, {one_database}", Machine, EXAMPLES[vendor], STEPS, figures)

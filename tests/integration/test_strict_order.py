@@ -12,6 +12,7 @@ import pytest
 from django.db import connections, transaction
 
 from parviraptor_celery import ordering
+from tests.faults.locks import somebody_waits
 from tests.integration.threads import at_once, open_transaction
 from tests.testapp.models import LaneJob, StrictJob
 
@@ -26,19 +27,10 @@ def _no_kicks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wait_for_a_waiter(using: str, ended: threading.Event) -> bool:
     """Return True once another session of this database waits for a lock, False once it ended."""
-    question = {
-        "postgresql": "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        "mysql": "SELECT count(*) FROM information_schema.innodb_trx AS t "
-        "JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id "
-        "WHERE t.trx_state = 'LOCK WAIT' AND p.db = database()",
-    }[connections[using].vendor]
     deadline = time.monotonic() + SECONDS
     while not ended.wait(0.01) and time.monotonic() < deadline:
-        with connections[using].cursor() as cursor:
-            cursor.execute(question)
-            if cursor.fetchone()[0]:
-                return True
+        if somebody_waits(using):
+            return True
     return False
 
 
