@@ -10,7 +10,6 @@ FAULTS=wide kills before and after each step, and goes every path on every engin
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import pytest
 from django.db import connections
 
 from parviraptor_celery import clock
+from tests.faults import IS_WIDE
 from tests.faults.forks import Child, Fault, Steps, Taken, Way, in_a_child
 from tests.faults.ledger import Ledger
 from tests.faults.steps import Step
@@ -32,8 +32,6 @@ ROUND = timedelta(minutes=5)
 
 MOST_TOLD = 5
 """Cases with broken promises, after which a path is given up."""
-
-IS_WIDE = os.environ.get("FAULTS") == "wide"
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tests import faults
 from tests.faults.stage import Stage
 
 MOST_STEPS = 500
-KNOB, NUMBER_KNOB = "FAULTS", "FAULTS_PREEMPTIONS"
+NUMBER_KNOB = "FAULTS_PREEMPTIONS"
 """``FAULTS=wide`` allows every scenario one preemption more, ``FAULTS_PREEMPTIONS=3`` three."""
 
 
@@ -140,7 +141,7 @@ def allowed(scenario: Scenario) -> int:
     number = os.environ.get(NUMBER_KNOB)
     if number is not None:
         return int(number)
-    return scenario.preemptions + (os.environ.get(KNOB) == "wide")
+    return scenario.preemptions + faults.IS_WIDE
 
 
 def _branches(play: Play, first: int, allowed: int) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test
 
 from parviraptor_celery.drains import Report
 from parviraptor_celery.test import virtual_clock
+from tests.faults import IS_WIDE, KNOB
 from tests.faults.doom import Refused
 from tests.faults.figures import Note
 
@@ -148,20 +149,18 @@ def run_machine(
     ``FAULTS=wide`` they are random, more and longer; with ``FAULTS=quick`` a failure is told as
     it was found, long.
     """
-    knob = os.environ.get("FAULTS")
-    wide = knob == "wide"
     profile = settings(
-        max_examples=int(os.environ.get("FAULTS_EXAMPLES", WIDE)) if wide else examples,
-        stateful_step_count=LONG if wide else steps,
+        max_examples=int(os.environ.get("FAULTS_EXAMPLES", WIDE)) if IS_WIDE else examples,
+        stateful_step_count=LONG if IS_WIDE else steps,
         database=None,
         deadline=None,
-        phases=(Phase.generate,) if knob == "quick" else (Phase.generate, Phase.shrink),
+        phases=(Phase.generate,) if KNOB == "quick" else (Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )
     test = get_state_machine_test(machine, settings=profile)
     try:
-        (test if wide else seed(crc32(name.encode()))(test))()
+        (test if IS_WIDE else seed(crc32(name.encode()))(test))()
     finally:
         tally = machine.tally
         figures("state machines", str(tally), examples=tally.examples, steps=tally.rules.total())

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import Error, connections, models, transaction
 
+from tests.faults import IS_WIDE
 from tests.faults.canaries import ORDERS
-
-WIDE = bool(os.environ.get("HOSTILE_WIDE"))
-"""Set the variable for every value, and every state of a row, rather than the telling ones."""
 
 EDGES = ["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"]
 MOMENTS: dict[str, list[Any]] = {
     "sqlite": EDGES,
-    "postgresql": [*EDGES, "infinity", *(["294276-01-01"] if WIDE else [])],
+    "postgresql": [*EDGES, "infinity", *(["294276-01-01"] if IS_WIDE else [])],
     "mysql": [*EDGES, "0000-00-00 00:00:00"],
 }
 NUMBERS: list[Any] = [-1, 32_767, 2**31 - 1, 2**63 - 1]
 TEXTS: list[Any] = ["", ORDERS, "z" * 32]
-if WIDE:
+if IS_WIDE:
     NUMBERS += [0, 1, 65_535, 2**32 - 1, -(2**63)]
     TEXTS += [" ", "x", "\U0001f600", "%", "'; --", "0" * 32, "F" * 32, "x" * 99]
 

@@ -13,8 +13,8 @@ from django.test import Client
 from jaiminho_celery import dead_letters
 from jaiminho_celery.models import Event
 from parviraptor_celery import broker
+from tests.faults import IS_WIDE
 from tests.faults.canaries import PAYLOAD, contents
-from tests.faults.tampering import WIDE
 from tests.testapp.models import FreeJob, LaneJob
 
 VALUES = {
@@ -25,7 +25,7 @@ VALUES = {
     "a large number": str(2**64),
     "long": "x" * 10_000,
 }
-if WIDE:
+if IS_WIDE:
     VALUES |= {
         "quotes": quote("\"'`\\"),
         "wildcards": "%25_*",
@@ -81,7 +81,7 @@ def test_no_address_is_an_error_or_writes(using: str, client: Client, rows: dict
     addresses += [
         f"/admin/{model}/{VALUES[what]}/{view}/"
         for model in PARAMETERS
-        for view in (("change", "delete", "history") if WIDE else ("change",))
+        for view in (("change", "delete", "history") if IS_WIDE else ("change",))
         for what in ("nul", "no utf-8", "digits", "a large number")
     ]
     codes = {address: client.get(address, follow=True).status_code for address in addresses}

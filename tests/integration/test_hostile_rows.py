@@ -21,8 +21,9 @@ from jaiminho_celery import sweep as relay_sweep
 from jaiminho_celery.models import Event
 from parviraptor_celery import broker, cleanup, dispatch, monitoring, sweep
 from parviraptor_celery.drains import Budget
+from tests.faults import IS_WIDE
 from tests.faults.canaries import CONTROLS, listening
-from tests.faults.tampering import SIGNED, WIDE, Tampering, tampered
+from tests.faults.tampering import SIGNED, Tampering, tampered
 from tests.testapp import outbox as functions
 from tests.testapp.models import FreeJob, LaneJob
 
@@ -66,7 +67,7 @@ class TestEvents:
     @pytest.mark.parametrize(
         "make",
         [waiting_in_order, waiting_without_order, left_by_a_hook]
-        + ([left_by_the_relay] if WIDE else []),
+        + ([left_by_the_relay] if IS_WIDE else []),
         ids=lambda make: make.__name__,
     )
     def test_that_were_changed_run_nothing_else_and_stop_no_other(
@@ -126,7 +127,7 @@ class TestJobs:
     @pytest.mark.parametrize("queue", [LaneJob, FreeJob])
     @pytest.mark.parametrize(
         "make",
-        [waiting, running, *([deferred, failed] if WIDE else [])],
+        [waiting, running, *([deferred, failed] if IS_WIDE else [])],
         ids=lambda make: make.__name__,
     )
     def test_that_were_changed_stop_no_other(

@@ -7,14 +7,15 @@ from math import comb
 
 import pytest
 
-from tests.faults.explorer import KNOB, NUMBER_KNOB, allowed, explore, replay
+from tests import faults
+from tests.faults.explorer import NUMBER_KNOB, allowed, explore, replay
 from tests.faults.stage import gate
 
 
 @pytest.fixture(autouse=True)
 def _no_knob(monkeypatch: pytest.MonkeyPatch) -> None:
-    for knob in (KNOB, NUMBER_KNOB):
-        monkeypatch.delenv(knob, raising=False)
+    monkeypatch.setattr(faults, "IS_WIDE", False)
+    monkeypatch.delenv(NUMBER_KNOB, raising=False)
 
 
 class Counting:
@@ -105,7 +106,7 @@ def test_the_error_of_an_actor_is_told_and_the_others_come_to_their_end() -> Non
 
 def test_the_knob_widens_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert allowed(Counting(1)) == 1
-    monkeypatch.setenv(KNOB, "wide")
+    monkeypatch.setattr(faults, "IS_WIDE", True)
     assert allowed(Counting(1)) == 2
     monkeypatch.setenv(NUMBER_KNOB, "5")
     assert allowed(Counting(1)) == 5
