@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models.fields.files import FieldFile
 
 from . import signals, stopping
@@ -28,6 +28,7 @@ from .fencing import AT_REST
 from .leases import heartbeat
 from .models import AbstractJob
 from .outcomes import (
+    CLOSED,
     ENDS_OF_A_BODY,
     LEFT_OPEN,
     Failed,
@@ -157,6 +158,9 @@ def _run_atomically(job: AbstractJob) -> Run:
                 # The first hook, so it runs whatever the body's own hooks do.
                 transaction.on_commit(functools.partial(committed.append, True), using=job.alias)
                 finished = _run_body(job, reraise_transient=attempt < ATTEMPTS)
+                is_closed = connections[job.alias].closed_in_transaction
+                if is_closed and isinstance(finished.outcome, Processed):
+                    finished = Run(job, Failed(CLOSED))  # to try again would do the same
                 if not isinstance(finished.outcome, Processed) or not finished.settle():
                     raise _Undo
         except _Undo:

@@ -19,6 +19,7 @@ from .texts import describe, describe_with_traceback
 ENDS_OF_A_BODY = (SystemExit, GeneratorExit, asyncio.CancelledError)
 """What code in a body may raise, by ``sys.exit()`` for one, that is no ``Exception``."""
 
+CLOSED = "process() closed the connection in which its queue is atomic; what it wrote was undone"
 LEFT_OPEN = "process() left a transaction open; what it wrote there was rolled back"
 
 
