@@ -6,6 +6,7 @@ import functools
 import re
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ RUNNING_TWICE = (
     " GROUP BY lane HAVING COUNT(*) > 1"
 )
 FOREVER = 1e9
+PAUSE = timedelta(hours=1)
 ITEM = re.compile(r'"([a-z]\d)"')
 
 
@@ -44,6 +46,8 @@ class Streams(World):
     in_order: Callable[[str], None]
 
     def prepare(self, patch: pytest.MonkeyPatch) -> None:
+        for module in ("models", "execution"):  # a pause that is diced could be none
+            patch.setattr(f"jaiminho_celery.{module}.full_jitter", lambda *_, **__: PAUSE)
         patch.setattr(registry, "_functions", dict(registry._functions))
         self.on_commit = save_to_outbox(using=self.using, name="tests.schedules.hook")(self._call)
         self.in_order = save_to_outbox_stream(
