@@ -144,7 +144,7 @@ class PickyField(models.CharField):
 
     def from_db_value(self, value: str | None, *_: Any) -> str | None:
         if value == "unreadable":
-            raise ValueError(f"{value} is none of ours")
+            raise LookupError(f"{value} is none of ours")
         return value
 
 
