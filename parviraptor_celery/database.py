@@ -30,7 +30,9 @@ TRANSIENT_WORDS = ("database is locked", "table is locked")
 """Of SQLite, which has no codes."""
 
 RETRIED_MYSQL_CODES = (1205, 1213)
-LOST_MYSQL_CODES = (2006, 2013, 4031)
+LOST_MYSQL_CODES = (1053, 1927, 3169, 2006, 2013, 2055, 4031)
+"""The first three are said by a server that shuts down, or was told to end the session."""
+
 OUT_OF_RANGE_MYSQL_CODES = (1264, 1690)
 
 REFUSALS = (

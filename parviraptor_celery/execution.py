@@ -171,7 +171,7 @@ def _run_atomically(job: AbstractJob) -> Run:
                 return finished
             if finished.is_recorded and _is_committed_after_all(job):
                 return finished
-            if attempt < ATTEMPTS and isinstance(error, OperationalError) and is_transient(error):
+            if attempt < ATTEMPTS and _may_run_again(job, error):
                 _restore(job, before)
                 continue
             finished.refuse(error)
@@ -183,6 +183,13 @@ def _run_atomically(job: AbstractJob) -> Run:
             alone(job.alias, finished.settle, again=finished.settle_again)
         return finished
     raise AssertionError("unreachable")
+
+
+def _may_run_again(job: AbstractJob, error: Exception) -> bool:
+    """Return whether the body is to start again, which nobody else may have done meanwhile."""
+    if not (isinstance(error, OperationalError) and is_transient(error)):
+        return False
+    return alone(job.alias, lambda: job.held().exists())
 
 
 def _is_committed_after_all(job: AbstractJob) -> bool:

@@ -1448,6 +1448,21 @@ MUTATIONS = [
         "1",
         f"{DEATHS}[sqlite-pool]",
     ),
+    # Found by the soak.
+    Mutation(
+        "ended-by-the-server",
+        "parviraptor_celery/database.py",
+        "LOST_MYSQL_CODES = (1053, 1927, 3169,",
+        "LOST_MYSQL_CODES = (",
+        "tests/integration/test_reconnect.py",
+    ),
+    Mutation(
+        "atomic-body-of-somebody-else",
+        "parviraptor_celery/execution.py",
+        "    return alone(job.alias, lambda: job.held().exists())",
+        "    return True",
+        "tests/integration/test_reconnect.py",
+    ),
 ]
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from celery import Celery
 from django.db import InterfaceError, OperationalError, connections
+from django.utils import timezone
 
 from jaiminho_celery import registry
 from jaiminho_celery import sweep as relay
 from jaiminho_celery.models import Event
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
-from parviraptor_celery import leases, worker
+from parviraptor_celery import leases, sweep, worker
 from parviraptor_celery.dispatch import run_lanes, run_pool
 from parviraptor_celery.drains import Budget
 from tests.integration.threads import at_once
 from tests.supervision import processes
-from tests.testapp.models import FifoJob, FreeJob, Note
+from tests.testapp.models import AtomicJob, FifoJob, FreeJob, Note
 
 ON_SERVERS = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
 
@@ -124,6 +126,60 @@ def test_a_job_whose_connection_died_during_its_body_is_settled_and_run_once(
 
     assert list(queue.rows(using).values_list("status", flat=True)) == ["PROCESSED"] * 2
     assert len(ran) == 2
+
+
+END_MYSELF = {
+    "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())",
+    "mysql": "KILL CONNECTION_ID()",
+}
+"""Unlike a connection that died unnoticed, this one hears from the server why it ends."""
+
+
+@ON_SERVERS
+def test_an_atomic_body_whose_session_is_ended_under_its_statement_starts_again(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = []
+
+    def process(job: Any) -> None:
+        bodies.append(job.pk)
+        Note.objects.using(using).create(text="effect")
+        if len(bodies) == 1:
+            _execute(using, END_MYSELF[connections[using].vendor])
+
+    monkeypatch.setattr(AtomicJob, "process", process)
+    job = AtomicJob.enqueue(using=using)
+    _work_off(job, using)
+    job.refresh_from_db(using=using)
+    assert (job.status, job.error_message, len(bodies)) == ("PROCESSED", "", 2)
+    assert Note.objects.using(using).count() == 1
+
+
+@ON_SERVERS
+def test_an_atomic_body_does_not_start_again_once_another_worker_has_its_job(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = []
+
+    def process(job: Any) -> None:
+        bodies.append(job.pk)
+        if len(bodies) == 1:
+            at_once(lambda: _take_over(job, using))
+            _execute(using, END_MYSELF[connections[using].vendor])
+
+    monkeypatch.setattr(AtomicJob, "process", process)
+    job = AtomicJob.enqueue(using=using)
+    _work_off(job, using)
+    job.refresh_from_db(using=using)
+    assert (job.status, job.attempt, len(bodies)) == ("PROCESSING", 2, 1)
+
+
+def _take_over(job: Any, using: str) -> None:
+    """Rescue and claim a job as another worker would whose look says that its lease is over."""
+    past = timezone.now() - timedelta(minutes=1)
+    AtomicJob.rows(using).filter(pk=job.pk).update(lease_until=past)
+    assert sweep.rescue(AtomicJob, using) == 1
+    assert AtomicJob.rows(using).get(pk=job.pk).claim()
 
 
 @ON_SERVERS
