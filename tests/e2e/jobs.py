@@ -49,7 +49,7 @@ class Hold:
     def forget_the_dead(self) -> None:
         """End the queries of killed bodies; PostgreSQL does not notice that nobody listens."""
         for (pid,) in self._waiting():
-            self._connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+            self._connection.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
 
     def _waiting(self) -> list[tuple[int]]:
         waiting = """

@@ -106,7 +106,7 @@ def test_a_message_that_is_dropped_shows_in_the_ledger(tmp_path: Path) -> None:
 
 
 def test_legs_past_the_fence_show_in_the_ledger(tmp_path: Path) -> None:
-    options = ("--departures", "250", "--sabotage", "swap-legs")
+    options = ("--departures", "400", "--sabotage", "swap-legs")
     status, output = finished(tmp_path / "log", *options)
     assert status == 1, output
     assert row(output, "aircraft legs")[3] == "1"

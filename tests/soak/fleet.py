@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILDREN, PRODUCERS = 2, 2
 NEWEST = 2
 GRACE_SECONDS = 3.0
-POOL_DID_NOT_START = "Could not start worker processes"
+OF_CELERY = ("Could not start worker processes", "'NoneType' object has no attribute 'hostname'")
+"""Why Celery ends a worker: its children died while it started; kombu, when it closes what it had
+to a Redis that is gone. Whoever runs workers starts such a one again, and so does the fleet."""
 
 
 @dataclass
@@ -32,7 +34,6 @@ class Member:
     version: int
     process: processes.Managed
     is_expected_to_end: bool = False
-    has_lost_a_child: bool = False
 
 
 class Fleet:
@@ -51,6 +52,7 @@ class Fleet:
         self.members: list[Member] = []
         self.leaving: list[Member] = []
         self.dying: list[psutil.Process] = []
+        self.ended_by_celery = 0
         self.surprises: list[str] = []
         """Processes that ended though nobody had ended them."""
         self._started = 0
@@ -103,7 +105,6 @@ class Fleet:
 
     def kill_child(self, worker: Member, child: psutil.Process) -> None:
         """SIGKILL a child of a pool; its main process replaces it."""
-        worker.has_lost_a_child = True
         self.ledger.note("struck", process=str(child.pid), note="killed")
         self.dying.append(child)
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -132,7 +133,9 @@ class Fleet:
             self.leaving.remove(member)
             return
         self.members.remove(member)
-        if not _is_no_surprise(member):
+        if member.role == "worker" and _was_ended_by_celery(member):
+            self.ended_by_celery += 1
+        elif not _is_no_surprise(member):
             self.surprises.append(f"{member.process.name} ended by itself with status {status}")
         self.start(member.role, member.place, member.version)
 
@@ -161,10 +164,15 @@ class Fleet:
 def _is_no_surprise(member: Member) -> bool:
     if member.is_expected_to_end:
         return True
-    if member.role == "producer":
-        return member.process.poll() == -signal.SIGKILL  # it killed itself, and noted it
-    # Celery ends a worker whose children die while it starts.
-    return member.has_lost_a_child and POOL_DID_NOT_START in member.process.log_text()
+    return (  # it killed itself, and noted it
+        member.role == "producer" and member.process.poll() == -signal.SIGKILL
+    )
+
+
+def _was_ended_by_celery(member: Member) -> bool:
+    its_last_words = f" {member.process.pid} CRITICAL celery.worker: Unrecoverable error: "
+    lines = member.process.log_text().splitlines()
+    return any(its_last_words in line and any(why in line for why in OF_CELERY) for line in lines)
 
 
 def process_of(member: Member) -> psutil.Process | None:

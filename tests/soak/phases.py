@@ -65,6 +65,7 @@ def run(options: Options, fleet: Fleet, injector: Injector, ledger: Ledger, watc
         "seconds to come to rest": round(drained, 1),
         "samples of lanes": sampler.samples,
         **verdict.numbers(),
+        "workers that Celery ended by itself": fleet.ended_by_celery,
     }
     return Result(problems, verdict.by_kind(), verdict.faults(), numbers)
 
