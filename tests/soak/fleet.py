@@ -20,9 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILDREN, PRODUCERS = 2, 2
 NEWEST = 2
 GRACE_SECONDS = 3.0
-OF_CELERY = ("Could not start worker processes", "'NoneType' object has no attribute 'hostname'")
-"""Why Celery ends a worker: its children died while it started; kombu, when it closes what it had
-to a Redis that is gone. Whoever runs workers starts such a one again, and so does the fleet."""
+OURS = ("/parviraptor_celery/", "/jaiminho_celery/", "/tests/soak/")
+"""Whose code is ours, in a traceback."""
 
 
 @dataclass
@@ -133,7 +132,8 @@ class Fleet:
             self.leaving.remove(member)
             return
         self.members.remove(member)
-        if member.role == "worker" and _was_ended_by_celery(member):
+        log, pid = member.process.log_text(), member.process.pid
+        if member.role == "worker" and was_ended_by_celery(log, pid):
             self.ended_by_celery += 1
         elif not _is_no_surprise(member):
             self.surprises.append(f"{member.process.name} ended by itself with status {status}")
@@ -169,10 +169,14 @@ def _is_no_surprise(member: Member) -> bool:
     )
 
 
-def _was_ended_by_celery(member: Member) -> bool:
-    its_last_words = f" {member.process.pid} CRITICAL celery.worker: Unrecoverable error: "
-    lines = member.process.log_text().splitlines()
-    return any(its_last_words in line and any(why in line for why in OF_CELERY) for line in lines)
+def was_ended_by_celery(log: str, pid: int) -> bool:
+    """Return whether Celery gave up in a worker by an error that came by none of our code.
+
+    It does so when children are killed while they start, and kombu when it closes what it had to a
+    Redis that is gone. Whoever runs workers starts such a one again, and so does the fleet.
+    """
+    _, gave_up, traceback = log.partition(f" {pid} CRITICAL celery.worker: Unrecoverable error: ")
+    return bool(gave_up) and not any(code in traceback for code in OURS)
 
 
 def process_of(member: Member) -> psutil.Process | None:
