@@ -30,13 +30,12 @@ class Unreadable(ValueError):
 def _alone(monkeypatch: pytest.MonkeyPatch, one_database: str) -> None:
     """These tests are the workers, and a text with the canary can't be read."""
 
-    def from_db_value(self: Any, value: Any, *_: Any) -> Any:
+    def refuse(self: Any, value: Any) -> None:
         if value and PAYLOAD in value:
             raise Unreadable(value)
-        return value
 
     monkeypatch.setattr(broker, "kick", lambda *_, **__: True)
-    monkeypatch.setattr(PickyField, "from_db_value", from_db_value)
+    monkeypatch.setattr(PickyField, "refuse", refuse)
     functions.forget()
 
 
