@@ -1184,7 +1184,7 @@ MUTATIONS = [
         "payload-bomb",
         "jaiminho_celery/serialization.py",
         "        if self._left < 0:",
-        "        if False:",
+        "        if self._left < -50 * self._max_bytes:",
         HOSTILE_PAYLOADS,
     ),
     Mutation(
