@@ -147,6 +147,7 @@ class ParviraptorSettings(AppSettings):
     CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer, check=111)
     DATABASES = Setting[list[str] | None](None, aliases, example=["default"], check=112)
     MONITORING_IS_OPEN = Setting[bool](True, boolean, check=113)
+    PREPARE_STATEMENTS = Setting[bool](True, boolean, check=114)
 
 
 settings = ParviraptorSettings()

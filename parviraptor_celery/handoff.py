@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connections
 
+from . import sessions
 from .clock import kept, now
 from .database import alone
 from .fencing import AT_REST
@@ -129,6 +130,6 @@ def _put_back(error: UnreadableRow, using: str) -> None:
 
 
 def _first(using: str, sql: str, params: list[Any]) -> Any:
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(sql, params)
         return cursor.fetchone()

@@ -16,6 +16,7 @@ from typing import Any
 from django.db import connections, models, transaction
 from django.db.models.sql import Query
 
+from . import sessions
 from .clock import DatabaseNow, Moment, from_now, kept, now
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
@@ -36,7 +37,7 @@ def fenced_update(
     Values may be expressions that refer to no column, such as the database's time.
     """
     sql, params = update_of(model, using, fence, columns)
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(sql, params)
         return int(cursor.rowcount)
 
@@ -71,7 +72,7 @@ def insert(row: models.Model, using: str) -> None:
     returns = connection.features.can_return_columns_from_insert
     if returns:
         sql += f" RETURNING {connection.ops.quote_name(str(key.column))}"
-    with transaction.mark_for_rollback_on_error(using=using), connection.cursor() as cursor:
+    with transaction.mark_for_rollback_on_error(using=using), sessions.cursor(using) as cursor:
         cursor.execute(sql, [value for _, bound in sides for value in bound])
         row.pk = cursor.fetchone()[0] if returns else cursor.lastrowid
     row._state.adding, row._state.db = False, using
@@ -80,7 +81,7 @@ def insert(row: models.Model, using: str) -> None:
 def database_time(using: str) -> datetime:
     """Return the time of the database's clock, with its time zone."""
     sql, params = _moment(using, None)
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(f"SELECT {sql}", params)
         (moment,) = cursor.fetchone()
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
