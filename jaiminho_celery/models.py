@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
+from django.core.validators import MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -15,7 +16,7 @@ from django.utils import timezone
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow, one_more
-from parviraptor_celery.indexes import StatusIndex, UniqueWhileSet
+from parviraptor_celery.indexes import OneOf, StatusIndex, UniqueWhileSet
 from parviraptor_celery.statements import insert
 from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
@@ -59,19 +60,19 @@ class Event(FencedRow):
     )
     status = models.CharField(max_length=10, choices=EventStatus, default=EventStatus.WAITING)
     name = models.CharField(max_length=NAME_LENGTH)
-    version = models.PositiveSmallIntegerField()
+    version = models.SmallIntegerField()
     body = models.TextField()
     signature = models.CharField(max_length=64, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     modified_at = models.DateTimeField(default=timezone.now, editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
     run_after = models.DateTimeField(null=True, blank=True, default=timezone.now)
-    error_count = models.PositiveIntegerField(default=0)
+    error_count = models.IntegerField(default=0, validators=[MinValueValidator(0)])
     error_message = models.TextField(blank=True, default="")
     fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, blank=True, default="")
     lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
     running_lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
-    attempt = models.PositiveIntegerField(default=0, editable=False)
+    attempt = models.IntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
 
@@ -89,7 +90,7 @@ class Event(FencedRow):
         constraints: ClassVar[list[models.BaseConstraint]] = [
             UniqueWhileSet(field="running_lane", name="jaiminho_celery_event_running"),
             models.CheckConstraint(
-                name="jaiminho_celery_event_status", condition=Q(status__in=EventStatus.values)
+                name="jaiminho_celery_event_status", condition=OneOf("status", *EventStatus.values)
             ),
             models.CheckConstraint(
                 name="jaiminho_celery_event_lease",

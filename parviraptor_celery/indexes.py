@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.backends.utils import names_digest, split_identifier
-from django.db.models import Q
+from django.db.models import BooleanField, Func, Q
 from django.db.models.indexes import Index
 
 
@@ -73,6 +73,28 @@ class StatusIndex(Index):
     def _condition(self) -> Q:
         condition = Q(status=self.status)
         return condition & Q(lane__isnull=True) if self.without_lane else condition
+
+
+class OneOf(Func):
+    """The condition of a CHECK: ``field`` is one of ``values``, which are plain words.
+
+    PostgreSQL prepares every CHECK of a table anew for each UPDATE, and makes an array of what is
+    listed behind IN each time. Here it finds one that is made.
+
+    >>> OneOf("status", "NEW", "DEFERRED")
+    """
+
+    template = "%(expressions)s IN ('%(quoted)s')"
+
+    def __init__(self, field: Any, *values: str) -> None:
+        if wrong := [value for value in values if not value.isalpha()]:
+            raise ValueError(f"{wrong} are not plain words")
+        found = {"plain": ",".join(values), "quoted": "', '".join(values)}
+        super().__init__(field, output_field=BooleanField(), **found)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "%(expressions)s = ANY ('{%(plain)s}')"
+        return super().as_sql(compiler, connection, template=template, **extra)
 
 
 class UniqueWhileSet(models.UniqueConstraint):

@@ -23,8 +23,9 @@ _TEXT, _NUMBER = (str, type(None)), (int, type(None))
 _STORED_AS_THEY_ARE: dict[type, tuple[type, ...]] = {
     models.CharField: _TEXT,
     models.TextField: _TEXT,
-    models.PositiveIntegerField: _NUMBER,
-    models.PositiveSmallIntegerField: _NUMBER,
+    models.IntegerField: _NUMBER,
+    models.SmallIntegerField: _NUMBER,
+    models.BigIntegerField: _NUMBER,
 }
 """Fields whose plain values the database gets unchanged: most columns of most rows."""
 

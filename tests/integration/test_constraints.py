@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connections, transaction
 
+from parviraptor_celery.indexes import OneOf
 from tests.testapp.models import LaneJob
 
 NOW = "2024-07-01 12:00:00"
@@ -79,3 +81,20 @@ def test_two_rows_can_not_have_the_same_lane_or_key(using: str, column: str) -> 
     with pytest.raises(DatabaseError):
         write(using, second.pk, **runs, **{column: "0" * 32})
     write(using, second.pk, **runs, **{column: "1" * 32})
+
+
+def test_a_form_tells_a_wrong_state_before_the_database_does(using: str) -> None:
+    job = LaneJob.enqueue(using=using)
+    job.status = "DONE"
+    with pytest.raises(ValidationError, match="_status"):
+        job.validate_constraints()
+    job.status, job.waiting_key = "FAILED", "k"
+    with pytest.raises(ValidationError, match="_key"):
+        job.validate_constraints()
+    job.status = "DEFERRED"
+    job.validate_constraints()
+
+
+def test_what_a_check_lists_is_plain_words() -> None:
+    with pytest.raises(ValueError, match="not plain words"):
+        OneOf("status", "NEW", "it's")
