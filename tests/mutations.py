@@ -33,6 +33,7 @@ POLICIES, SQUASHING = (
 KEYS, OUTCOMES = "tests/integration/test_unique_keys.py", "tests/integration/test_outcomes.py"
 PUBLISHER = "tests/integration/test_publisher.py"
 HARD_ROWS = "tests/integration/test_hard_rows.py"
+UNCLAIMABLE = "tests/integration/test_unclaimable_rows.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
 CLOCK, CRASHES = "tests/integration/test_virtual_clock.py", "tests/integration/test_crash_points.py"
 KIT = "tests/integration/test_test_api.py"
@@ -70,32 +71,103 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "unreadable-head",
-        "parviraptor_celery/feeds.py",
-        "alone(self.using, functools.partial(self.rows.postpone, error))\n"
-        "                return None",
-        "raise",
-        HARD_ROWS,
+        "parviraptor_celery/lane_feed.py",
+        "            alone(self.using, functools.partial(self.rows.postpone, error))\n"
+        "            return None",
+        "            raise",
+        UNCLAIMABLE,
     ),
     Mutation(
         "unreadable-in-a-pool",
-        "parviraptor_celery/leased.py",
-        "return next(filter(None, looks), [])",
-        "raise",
-        HARD_ROWS,
+        "parviraptor_celery/pool_feed.py",
+        "        with reading(self.rows.model):",
+        "        if True:",
+        UNCLAIMABLE,
     ),
     Mutation(
         "unreadable-successor",
         "parviraptor_celery/handoff.py",
-        "        _put_back(error, using)\n        return None",
+        "        rows.put_back(error)\n        return None",
         "        raise",
-        HARD_ROWS,
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "unreadable-successor-unanswered",
+        "parviraptor_celery/leased.py",
+        "            self.put_back(error)\n            return None",
+        "            raise",
+        UNCLAIMABLE,
     ),
     Mutation(
         "unreadable-and-expired",
         "parviraptor_celery/querysets.py",
         "return super().expired().defer(*own, *(self.model.dependent_fields or ()))",
         "return super().expired()",
-        HARD_ROWS,
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "key-of-an-unreadable-successor",
+        "parviraptor_celery/leased.py",
+        "row.put_back(**postponed(error))",
+        "fenced_update(self.model, self.db, fence, {'status': self.WAITING, 'lease_until': None,"
+        " 'running_lane': None, **postponed(error)}) > 0",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "date-of-a-head",
+        "parviraptor_celery/leased.py",
+        "            if not is_refusal(error):\n                raise\n            seen",
+        "            raise\n            seen",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "date-of-a-successor",
+        "parviraptor_celery/dispatch.py",
+        "except DataError:",
+        "except ZeroDivisionError:",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "unclaimable-head",
+        "parviraptor_celery/lane_feed.py",
+        "            with claiming(self.rows.model, row):",
+        "            if True:",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "unclaimable-in-a-pool",
+        "parviraptor_celery/pool_feed.py",
+        "        with claiming(self.rows.model):",
+        "        if True:",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "unclaimable-lane",
+        "jaiminho_celery/dispatch.py",
+        "        with claiming(Event, head):",
+        "        if True:",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "spoilt-batch",
+        "parviraptor_celery/pool_feed.py",
+        "                    self.apart = self.next_apart()",
+        "                    return []",
+        HOSTILE_ROWS,
+    ),
+    Mutation(
+        "spoilt-batch-passed-over",
+        "parviraptor_celery/pool_feed.py",
+        "for _ in range(MOST_SPOILT):",
+        "for _ in range(1):",
+        UNCLAIMABLE,
+    ),
+    Mutation(
+        "spoilt-batch-runs-nothing-twice",
+        "parviraptor_celery/querysets.py",
+        "ready = self.filter(~self.paused()).waiting().due()",
+        "ready = self",
+        UNCLAIMABLE,
     ),
     Mutation(
         "exit-of-a-body",
@@ -211,7 +283,7 @@ MUTATIONS = [
     ),
     Mutation(
         "hand-off-locks-both-rows-first",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/lane_feed.py",
         "self.rows.lock([run.row.pk, successor.pk])",
         "pass",
         f"{INTERLEAVINGS}::TestAFinisherAndACompetingKick",
@@ -472,7 +544,7 @@ MUTATIONS = [
     ),
     Mutation(
         "unprocessable-in-a-row",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/pool_feed.py",
         "self.is_paused = self.unprocessable_in_a_row >= MOST_UNPROCESSABLE",
         "self.is_paused = run.pauses_pool",
         OUTCOMES,
@@ -585,7 +657,7 @@ MUTATIONS = [
     ),
     Mutation(
         "dependents-fail",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/lane_feed.py",
         "if row.held_by is not None:",
         "if False:",
         "tests/unit/parviraptor",
@@ -599,7 +671,7 @@ MUTATIONS = [
     ),
     Mutation(
         "settled-before-it-waits",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/lane_feed.py",
         "row = alone(self.using, self.candidate_at_once)",
         "row = alone(self.using, self.candidate)",
         OUTBOX,
@@ -1082,7 +1154,7 @@ MUTATIONS = [
     ),
     Mutation(
         "schedules-see-the-row-locks",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/lane_feed.py",
         "self.rows.lock([run.row.pk, successor.pk])",
         "pass",
         f"{SCHEDULES}::test_a_hand_off_and_a_competing_kick_neither_deadlock_nor_overlap",
@@ -1223,13 +1295,6 @@ MUTATIONS = [
         HOSTILE_VISITORS,
     ),
     Mutation(
-        "spoilt-batch",
-        "parviraptor_celery/feeds.py",
-        "            if claimed := self._claim_one_by_one():",
-        "            if claimed := []:",
-        HOSTILE_ROWS,
-    ),
-    Mutation(
         "spoilt-rescue",
         "parviraptor_celery/sweeping.py",
         "        total += _rescue_one_by_one(rows, give_back, announce)",
@@ -1344,30 +1409,30 @@ MUTATIONS = [
     # Deaths, and answers that were lost, at each step
     Mutation(
         "claim-unanswered",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/lane_feed.py",
         "                again=_repeatable_claim(row, row.claim_again),\n",
         "",
         f"{DEATHS}[postgresql-hand-off]",
     ),
     Mutation(
         "hand-off-unanswered",
-        "parviraptor_celery/feeds.py",
-        "        run.settle_again()\n        row = self.rows.held_here()",
-        "        run.settle_again()\n        return None\n        row = self.rows.held_here()",
+        "parviraptor_celery/lane_feed.py",
+        "        run.settle_again()\n        row = self.rows.read_held",
+        "        run.settle_again()\n        return None\n        row = self.rows.read_held",
         f"{DEATHS}[postgresql-hand-off]",
     ),
     Mutation(
         "settlement-unanswered",
-        "parviraptor_celery/feeds.py",
+        "parviraptor_celery/settling.py",
         "alone(using, run.settle, again=run.settle_again)",
         "alone(using, run.settle)",
         f"{DEATHS}[postgresql-back-off]",
     ),
     Mutation(
         "batch-unanswered",
-        "parviraptor_celery/feeds.py",
-        "return self.prepare(rows) if rows else self._claim_batch()",
-        "return self._claim_batch()",
+        "parviraptor_celery/pool_feed.py",
+        "return self.prepare(rows) if rows else self._lease_chosen(choose)",
+        "return self._lease_chosen(choose)",
         f"{DEATHS}[postgresql-pool]",
     ),
     Mutation(

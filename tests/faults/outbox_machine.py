@@ -24,7 +24,7 @@ from jaiminho_celery.states import EventStatus
 from jaiminho_celery.strategies import lane_of
 from parviraptor_celery.crash_points import Crash, CrashAt
 from parviraptor_celery.exceptions import IllegalTransition
-from parviraptor_celery.feeds import settle_alone
+from parviraptor_celery.settling import settle_alone
 from tests.faults.doom import Died, Doom
 from tests.faults.machines import HOUR, BesideAModel, InSavepoint, Undone
 from tests.faults.outbox_model import DEAD, PUBLISHING, WAITING, Event, Habits, Outbox

@@ -19,9 +19,9 @@ from parviraptor_celery import execution, kicks, monitoring, tasks
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.exceptions import CauseStillFailed, DuplicateUniqueKey, IllegalTransition
-from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.lanes import lane_of
 from parviraptor_celery.models import Pause
+from parviraptor_celery.settling import settle_alone
 from parviraptor_celery.states import CLAIMABLE, JobStatus
 from parviraptor_celery.test import CrashPointNotReached, crash_at
 from tests.faults.doom import Died, Doom

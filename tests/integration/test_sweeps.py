@@ -144,7 +144,7 @@ def test_an_event_that_kills_its_workers_does_not_hold_the_others_of_its_batch(
         patch.setattr("jaiminho_celery.hooks._publish_after_commit", lambda *_: None)
         for number in range(14):
             publish(number)
-    monkeypatch.setattr("parviraptor_celery.feeds.PoolFeed.close", lambda self: None)
+    monkeypatch.setattr("parviraptor_celery.pool_feed.PoolFeed.close", lambda self: None)
     minute = timedelta(minutes=1)  # for all alike: the killer, with the lowest id, comes first
     monkeypatch.setattr("jaiminho_celery.models.full_jitter", lambda *_, **__: minute)
 
