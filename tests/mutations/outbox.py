@@ -5,7 +5,7 @@ from __future__ import annotations
 from .mutation import Mutation
 
 OUTBOX = "tests/integration/test_outbox.py"
-BACKGROUND = "tests/integration/test_background.py"
+BACKGROUND = "tests/integration/background"
 ENDINGS = "tests/integration/test_background_processes.py"
 TURNS = "tests/integration/test_turns.py"
 PUBLISHER = "tests/integration/test_publisher.py"
@@ -107,7 +107,7 @@ MUTATIONS = [
         "jaiminho_celery/hooks.py",
         "if holding.is_held():",
         "if False:",
-        "tests/unit/jaiminho/test_kit.py",
+        "tests/unit/jaiminho/kit",
     ),
     Mutation(
         "failed-request-is-none",
@@ -142,14 +142,14 @@ MUTATIONS = [
         "jaiminho_celery/execution.py",
         "attempt.receiver = methods.find(function.func, event.body)",
         "pass",
-        "tests/unit/jaiminho/test_methods.py",
+        "tests/unit/jaiminho/methods",
     ),
     Mutation(
         "receiver-of-the-hook",
         "jaiminho_celery/hooks.py",
         "by_relay=False, receiver=leased.receiver)",
         "by_relay=False)",
-        "tests/unit/jaiminho/test_methods.py",
+        "tests/unit/jaiminho/methods",
     ),
     Mutation(
         "a-round-ends",
