@@ -138,7 +138,7 @@ def is_refusal(error: Exception) -> bool:
     """Return whether ``error`` is about a value, which no other row need have."""
     if isinstance(error, OperationalError):
         return bool(error.args) and error.args[0] in OUT_OF_RANGE_MYSQL_CODES
-    return isinstance(error, REFUSALS)
+    return isinstance(error, REFUSALS) and not sessions.is_of_a_plan(error)
 
 
 def _repeated(using: str, body: Callable[[], T], again: Callable[[], T]) -> T:
