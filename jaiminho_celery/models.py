@@ -16,7 +16,7 @@ from django.utils import timezone
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow, one_more
-from parviraptor_celery.indexes import OneOf, StatusIndex, UniqueWhileSet
+from parviraptor_celery.indexes import OneOf, StatusIndex, UniqueWhileSet, is_leased
 from parviraptor_celery.statements import insert
 from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
@@ -94,11 +94,7 @@ class Event(FencedRow):
             ),
             models.CheckConstraint(
                 name="jaiminho_celery_event_lease",
-                condition=Q(status=EventStatus.PUBLISHING, lease_until__isnull=False)
-                | (
-                    ~Q(status=EventStatus.PUBLISHING)
-                    & Q(lease_until__isnull=True, running_lane__isnull=True)
-                ),
+                condition=is_leased(EventStatus.PUBLISHING),
             ),
             # What keeps no order is found by its due time, which it therefore has to have.
             models.CheckConstraint(

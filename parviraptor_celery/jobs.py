@@ -19,7 +19,7 @@ from .conf import settings
 from .database import alone
 from .decided import DecidedRow
 from .exceptions import TemporaryJobFailure
-from .indexes import OneOf, UniqueWhileSet
+from .indexes import OneOf, UniqueWhileSet, is_leased
 from .keys import WaitingKeyField
 from .lanes import LANE_LENGTH, LaneField, required_fields
 from .progress import NOTE_LENGTH
@@ -107,11 +107,7 @@ class AbstractJob(DecidedRow):
             ),
             models.CheckConstraint(
                 name="%(app_label)s_%(class)s_lease",
-                condition=Q(status=JobStatus.PROCESSING, lease_until__isnull=False)
-                | (
-                    ~Q(status=JobStatus.PROCESSING)
-                    & Q(lease_until__isnull=True, running_lane__isnull=True)
-                ),
+                condition=is_leased(JobStatus.PROCESSING),
             ),
             models.CheckConstraint(
                 name="%(app_label)s_%(class)s_key",

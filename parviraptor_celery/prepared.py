@@ -90,8 +90,12 @@ class PreparedSelect:
         return found
 
     def _read(self, row: list[Any], width: int) -> Any:
+        if self.converters:
+            self._convert(row)
+        return self.model.from_db(self.using, self.fields, row[:width])
+
+    def _convert(self, row: list[Any]) -> None:
         connection = connections[self.using]
         for position, (convert_functions, expression) in self.converters.items():
             for convert in convert_functions if position < len(row) else ():
                 row[position] = convert(row[position], expression, connection)
-        return self.model.from_db(self.using, self.fields, row[:width])

@@ -49,15 +49,13 @@ def update_of(
     model: Any, using: str, fence: Mapping[str, Any], columns: Mapping[str, Any]
 ) -> tuple[str, list[Any]]:
     """Return the SQL of ``fenced_update`` and its parameters."""
-    connection = connections[using]
     written, compared = _kinds(columns, _kind_of_assigned), _kinds(fence, _kind)
     form = _update_form(model, using, written, compared)
     if form is not None:
         values = [*columns.values(), *fence.values()]
-        params = [
-            _bound(side, value, connection) for side, value in zip(form[1], values, strict=True)
-        ]
+        params = [_bound(side, value, using) for side, value in zip(form[1], values, strict=True)]
         return form[0], list(itertools.chain.from_iterable(params))
+    connection = connections[using]
     assignments, assigned = equations(model, connection, columns)
     conditions, bounds = equations(model, connection, fence)
     return _update(model, connection, assignments, conditions, fence), [*assigned, *bounds]
@@ -188,12 +186,12 @@ def _update(
     return f"UPDATE {table} SET {', '.join(assignments)} WHERE {' AND '.join(conditions)}"  # noqa: S608
 
 
-def _bound(side: Any, value: Any, connection: Any) -> Sequence[Any]:
+def _bound(side: Any, value: Any, using: str) -> Sequence[Any]:
     if isinstance(side, tuple):
         return side
     if type(value) in _STORED_AS_THEY_ARE.get(type(side), ()):
         return (value,)
-    return (side.get_db_prep_save(value, connection=connection),)
+    return (side.get_db_prep_save(value, connection=connections[using]),)
 
 
 @functools.cache

@@ -31,17 +31,38 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a state that there is not": {"status": "DONE"},
     "a state in other letters": {"status": "Proc"},
     "running without a lease": {"status": "PROCESSING"},
+    "running outside of its lane": {"status": "PROCESSING", "lease_until": NOW},
+    "running in another lane": {
+        "status": "PROCESSING",
+        "lease_until": NOW,
+        "running_lane": "0" * 32,
+    },
     "a lease while it waits": {"lease_until": NOW},
     "a lease when it is over": {"status": "PROCESSED", "lease_until": NOW},
     "a running lane while it waits": {"running_lane": "0" * 32},
     "a running lane when it failed": {"status": "FAILED", "running_lane": "0" * 32},
-    "a key while it runs": {"status": "PROCESSING", "lease_until": NOW, "waiting_key": "k"},
+    "a key while it runs": {
+        "status": "PROCESSING",
+        "lease_until": NOW,
+        "lane": None,
+        "waiting_key": "k",
+    },
     "a key when it is over": {"status": "PROCESSED", "waiting_key": "k"},
     "a key when it failed": {"status": "FAILED", "waiting_key": "k"},
 }
 TAKEN: dict[str, dict[str, Any]] = {
-    "running": {"status": "PROCESSING", "lease_until": NOW, "running_lane": "0" * 32},
-    "running without order": {"status": "PROCESSING", "lease_until": NOW, "running_lane": None},
+    "running": {
+        "status": "PROCESSING",
+        "lease_until": NOW,
+        "lane": "0" * 32,
+        "running_lane": "0" * 32,
+    },
+    "running without order": {
+        "status": "PROCESSING",
+        "lease_until": NOW,
+        "lane": None,
+        "running_lane": None,
+    },
     "deferred with a key": {
         "status": "DEFERRED",
         "lease_until": None,
@@ -76,11 +97,16 @@ def test_every_row_that_a_job_can_be_in_is_taken(using: str) -> None:
 @pytest.mark.parametrize("column", ["running_lane", "waiting_key"])
 def test_two_rows_can_not_have_the_same_lane_or_key(using: str, column: str) -> None:
     first, second = (LaneJob.enqueue(using=using) for _ in range(2))
-    runs = {"status": "PROCESSING", "lease_until": NOW} if column == "running_lane" else {}
-    write(using, first.pk, **runs, **{column: "0" * 32})
+
+    def columns(value: str) -> dict[str, Any]:
+        if column == "waiting_key":
+            return {"waiting_key": value}
+        return {"status": "PROCESSING", "lease_until": NOW, "lane": value, "running_lane": value}
+
+    write(using, first.pk, **columns("0" * 32))
     with pytest.raises(DatabaseError):
-        write(using, second.pk, **runs, **{column: "0" * 32})
-    write(using, second.pk, **runs, **{column: "1" * 32})
+        write(using, second.pk, **columns("0" * 32))
+    write(using, second.pk, **columns("1" * 32))
 
 
 def test_a_form_tells_a_wrong_state_before_the_database_does(using: str) -> None:

@@ -20,7 +20,7 @@ from parviraptor_celery import decisions
 from parviraptor_celery.admin import JobAdmin
 from parviraptor_celery.models import Pause
 from tests.testapp.models import FreeJob, LaneJob, Note
-from tests.unit.jobs import run_one, statuses, work_off
+from tests.unit.jobs import run_one, runs, statuses, work_off
 
 pytestmark = pytest.mark.django_db
 
@@ -65,8 +65,8 @@ def failed(**fields: Any) -> Any:
 class TestTheList:
     def test_shows_state_lane_error_and_progress(self, admin_client: Client) -> None:
         LaneJob.objects.create(shop="Graz", number=4711, error_message="away\nagain")
-        LaneJob.objects.create(
-            status="PROCESSING",
+        runs(
+            LaneJob.objects.create(),
             lease_until=timezone.now() + timedelta(hours=1),
             progress_done=3,
             progress_total=7,
