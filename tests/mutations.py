@@ -25,6 +25,7 @@ WRONG, APPS = "tests/integration/test_wrong_messages.py", "tests/integration/tes
 REFUSALS, TURNS = "tests/integration/test_broker_refusals.py", "tests/integration/test_turns.py"
 PAUSES, HEALTH = "tests/integration/test_pauses.py", "tests/unit/parviraptor/test_health.py"
 REASONS = "tests/integration/test_reasons.py"
+VIEWS = "tests/unit/parviraptor/test_views.py"
 ADMIN = "tests/unit/parviraptor/test_admin.py"
 POLICIES, SQUASHING = (
     "tests/integration/test_failure_policies.py",
@@ -1214,6 +1215,13 @@ MUTATIONS = [
         "if not settings.MONITORING_IS_OPEN and not (user",
         "if False and not (user",
         HOSTILE_VISITORS,
+    ),
+    Mutation(
+        "links-only-where-one-may-look",
+        "parviraptor_celery/views.py",
+        'if not any(user.has_perm(f"{opts.app_label}.{code}") for code in codes):',
+        "if False:",
+        VIEWS,
     ),
     Mutation(
         "events-are-never-added",
