@@ -509,9 +509,9 @@ MUTATIONS = [
     ),
     Mutation(
         "admin-tracebacks-as-text",
-        "parviraptor_celery/admin.py",
-        'format_html("<pre>{}</pre>", job.error_traceback)',
-        'type(format_html("{}", ""))(job.error_traceback)',
+        "parviraptor_celery/admin_tools.py",
+        '"soft" if wraps else "off", label, text)',
+        '"soft" if wraps else "off", label, type(format_html("{}", ""))(text))',
         ADMIN,
     ),
     Mutation(

@@ -68,6 +68,24 @@ class TestLooking:
         for query in ("?status__exact=DEAD", "?strategy__exact=keep-order", "?o=-6", "?stream=x"):
             assert client.get(LIST + query).status_code == 200
 
+    def test_shows_the_error_of_each_in_the_list_and_in_full(
+        self, client: Client, events: list[Event]
+    ) -> None:
+        page_for(client, "view_event")
+        Event.objects.filter(pk=events[3].pk).update(error_message="the board is away " + "x" * 500)
+        assert "the board is away xxx" in client.get(LIST).content.decode()
+        page = client.get(f"{LIST}{events[3].pk}/change/").content.decode()
+        box = 'aria-label="Error message" readonly>\nthe board is away ' + "x" * 500 + "</textarea>"
+        assert box in page
+        assert page.index("Status:") < page.index("Fingerprint:") < page.index("Lease until:")
+
+    def test_has_no_room_for_an_error_where_there_is_none(
+        self, client: Client, events: list[Event]
+    ) -> None:
+        page_for(client, "view_event")
+        Event.objects.update(error_message="")
+        assert "Error" not in client.get(f"{LIST}{events[0].pk}/change/").content.decode()
+
     def test_shows_no_payload_without_its_permission(
         self, client: Client, events: list[Event]
     ) -> None:
