@@ -270,7 +270,8 @@ class PauseForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         queue: Any = self.fields["queue"]
-        queue.choices = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        labels = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        queue.choices = [("", "---------"), *labels]  # none is paused by a hasty click
 
 
 @admin.register(Pause)
@@ -311,6 +312,12 @@ class PauseAdmin(StorableLookups):
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for pause in queryset:
             _end(pause)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if (delete := actions.get("delete_selected")) is not None:
+            actions["delete_selected"] = (*delete[:2], "Resume (delete the selected pauses)")
+        return actions
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -326,6 +326,17 @@ class TestPauses:
         assert "number=7" in page
         assert EVIL not in page
 
+    def test_no_queue_is_paused_before_one_is_chosen(self, admin_client: Client) -> None:
+        assert '<option value="" selected>' in admin_client.get(f"{PAUSES}add/").content.decode()
+        page = admin_client.post(f"{PAUSES}add/", {"queue": "", "reason": ""}).content.decode()
+        assert "This field is required" in page
+        assert not Pause.objects.exists()
+
+    def test_the_list_offers_to_resume(self, admin_client: Client) -> None:
+        FreeJob.pause()
+        page = admin_client.get(PAUSES).content.decode()
+        assert '<option value="delete_selected">Resume (delete the selected pauses)' in page
+
     def test_an_unknown_queue_is_refused(self, admin_client: Client) -> None:
         page = admin_client.post(f"{PAUSES}add/", {"queue": "auth.user", "reason": ""})
         assert "Select a valid choice" in page.content.decode()
