@@ -5,10 +5,13 @@ Ports come from WEB_PORT, FLOWER_PORT, BOARD_PORT and PRICING_PORT.
 """
 
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
@@ -77,7 +80,7 @@ def _addresses(environment: dict[str, str]) -> str:
     web = f"http://127.0.0.1:{environment['WEB_PORT']}"
     return f"""
   the example         {web}/
-  admin               {web}/admin/   (make yourself a user: manage.py createsuperuser)
+  admin               {web}/admin/
   are the queues well {web}/queue-monitoring/
   open queue entries  {web}/open-queue-entries/
   Flower              http://127.0.0.1:{environment["FLOWER_PORT"]}/
@@ -85,12 +88,26 @@ def _addresses(environment: dict[str, str]) -> str:
 
 Post a departure:
 
-  curl {web}/departures/ -d '{{"departed_at": "2013-01-01T05:17", "carrier": "UA", "flight": 1545,
-    "tailnum": "N14228", "origin": "EWR", "dest": "IAH", "dep_delay_min": 2, "air_time_min": 227,
-    "distance_mi": 1400}}'
+  curl {web}/departures/ -d '{{
+    "departed_at": "2013-01-01T05:17", "carrier": "UA", "flight": 1545, "tailnum": "N14228",
+    "origin": "EWR", "dest": "IAH", "dep_delay_min": 2, "air_time_min": 227, "distance_mi": 1400}}'
 
-Ctrl-C stops everything.
+For the admin, make yourself a user, in another terminal:
+
+  {_manage()} createsuperuser
+
+The log of the processes follows. Ctrl-C stops everything.
 """
+
+
+def _manage() -> str:
+    """The command line of manage.py on the same database, to be copied into a shell."""
+    paths = [Path(sys.executable), PROJECT_DIR / "manage.py"]
+    command = " ".join(shlex.quote(os.path.relpath(path)) for path in paths)
+    if "DATABASE_URL" in os.environ:
+        return f"DATABASE_URL=... {command}"  # it may hold a password
+    directory = os.environ.get("EXAMPLE_DIR")
+    return f"EXAMPLE_DIR={shlex.quote(directory)} {command}" if directory else command
 
 
 def _without_password(url: str) -> str:
@@ -99,12 +116,24 @@ def _without_password(url: str) -> str:
 
 
 def _run_procfile(environment: dict[str, str]) -> int:
+    signal.signal(signal.SIGHUP, _end_without_terminal)
     manager = Manager()
     procfile = parse_procfile((PROJECT_DIR / "Procfile").read_text())
     for name, command in procfile.processes.items():
         manager.add_process(name, command, env=environment, cwd=str(ROOT))
     manager.loop()
     return int(manager.returncode or 0)
+
+
+def _end_without_terminal(number: int, frame: FrameType | None) -> None:
+    """End as on SIGTERM when the terminal is closed, or what was started would go on for ever.
+
+    The children have sessions of their own, and printing on a terminal that is gone fails.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
