@@ -112,6 +112,7 @@ class TestEventsRelay:
         monkeypatch.setattr(outbox, "calls", Endless())
         outbox.in_order(0)
         out = run("events_relay", "--run-in-loop", "--loop-interval", "0.001")
+        assert "relaying every 0.001 s until SIGTERM or SIGINT\n" in out
         assert "4 events tried" in out
         assert statuses() == ["SENT"] * 4 + ["WAITING"]
 
@@ -131,7 +132,7 @@ class TestEventCleaner:
 
     def test_deletes_skipped_events_when_asked_to(self) -> None:
         self.make_old()
-        assert "1 events deleted" in run("event_cleaner", "--state", "skipped")
+        assert "1 event deleted" in run("event_cleaner", "--state", "skipped")
         assert statuses() == ["SENT", "DEAD"]
 
     def test_deletes_both_when_asked_to(self) -> None:
@@ -148,14 +149,14 @@ class TestEventCleaner:
         self.make_old()
         out = run("event_cleaner", "--dry-run", "--state=SENT", "--state=SKIPPED")
         assert out.splitlines() == [
-            "default: would delete 1 SENT events",
-            "default: would delete 1 SKIPPED events",
+            "default: would delete 1 SENT event",
+            "default: would delete 1 SKIPPED event",
         ]
         assert Event.objects.count() == 3
 
     def test_says_only_the_result_in_a_pipe(self) -> None:
         self.make_old()
-        assert run("event_cleaner") == "1 events deleted\n"
+        assert run("event_cleaner") == "1 event deleted\n"
 
     def test_shows_a_person_how_far_it_is(self, settings: Any) -> None:
         settings.JAIMINHO_CONFIG = {"CLEAN_CHUNK_ROWS": 1}
