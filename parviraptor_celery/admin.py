@@ -120,7 +120,8 @@ class JobAdmin(StorableLookups):
         own = [field.name for field in self.model.own_fields() if field.editable]
         own = [*self._lane_fields(), *own]
         if obj is None:
-            return [(None, {"fields": [*own, *SET_AT_CREATION]})]
+            is_ordered = self.model.dependent_fields is not None  # then no priority is looked at
+            return [(None, {"fields": [*own, "run_after", *([] if is_ordered else ["priority"])]})]
         progress = ["progress"] if obj.progress_done is not None else []
         has_failed = obj.error_count or obj.error_message or obj.error_traceback
         error = ("Error", {"fields": ["error_count", "error_in_full", "traceback"]})

@@ -42,11 +42,11 @@ def long_text(text: str, label: str, *, wraps: bool = True) -> str:
     """Return ``text`` for a form: what the admin would cut off gets a box that scrolls."""
     if len(text) <= SHOWN_IN_LISTS and "\n" not in text:
         return text
-    rows = min(text.count("\n") + len(text) // 100 + 2, LARGEST_ROWS)
+    lines = text.count("\n") + 2 + (len(text) // 100 if wraps else 0)
     return format_html(
         '<textarea class="vLargeTextField" rows="{}" cols="80" wrap="{}" aria-label="{}" readonly>'
         "\n{}</textarea>",
-        *(rows, "soft" if wraps else "off", label, text),
+        *(min(lines, LARGEST_ROWS), "soft" if wraps else "off", label, text),
     )
 
 

@@ -61,7 +61,9 @@ def queue_health(request: HttpRequest) -> HttpResponse:
             what: None if age is None else round(age, 1) for what, age in found.ages.items()
         },
     }
-    return JsonResponse(body, status=200 if found.is_fine else 503)
+    # Indented, since people look at it too.
+    status = 200 if found.is_fine else 503
+    return JsonResponse(body, status=status, json_dumps_params={"indent": 1})
 
 
 @require_safe

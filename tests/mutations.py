@@ -533,8 +533,8 @@ MUTATIONS = [
     Mutation(
         "health-status",
         "parviraptor_celery/views.py",
-        "status=200 if found.is_fine else 503",
-        "status=200",
+        "status = 200 if found.is_fine else 503",
+        "status = 200",
         HEALTH,
     ),
     Mutation(

@@ -157,6 +157,10 @@ class TestOneJob:
         assert (row.status, row.shop, row.attempt, row.lane) == ("NEW", "Graz", 0, job.lane)
         assert (row.run_after, row.error_message) == (None, "")
 
+    def test_offers_a_priority_only_where_one_counts(self, admin_client: Client) -> None:
+        assert 'name="priority"' in admin_client.get(f"{FREE}add/").content.decode()
+        assert 'name="priority"' not in admin_client.get(f"{LANES}add/").content.decode()
+
     @pytest.mark.django_db(transaction=True)
     def test_can_be_added_and_wakes_a_worker(self, admin_client: Client, kicked: Kicked) -> None:
         fields = {"shop": "Graz", "number": "1", "script": "x", "priority": "0"}
