@@ -33,6 +33,11 @@ PORTS = {
 def main() -> int:
     """Run until Ctrl-C (returns 130) or until one of the processes ends."""
     environment = _environment()
+    if wrong := [
+        f"{name}={environment[name]}" for name in PORTS if not _is_port(environment[name])
+    ]:
+        print(f"Not a port: {', '.join(wrong)}.", file=sys.stderr)
+        return 1
     if taken := _taken_ports(environment):
         print(f"In use already: {', '.join(taken)}. Set other ports, or stop what listens there.")
         return 1
@@ -60,8 +65,13 @@ def _environment() -> dict[str, str]:
     environment.setdefault("PRICING_URL", f"http://127.0.0.1:{environment['PRICING_PORT']}")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment["PYTHONUNBUFFERED"] = "1"
+    environment["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
     Path(environment["EXAMPLE_DIR"]).mkdir(parents=True, exist_ok=True)
     return environment
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) < 65536
 
 
 def _taken_ports(environment: dict[str, str]) -> list[str]:
@@ -71,9 +81,22 @@ def _taken_ports(environment: dict[str, str]) -> list[str]:
 
 def _migrate(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "example_project.manage", "migrate", "--verbosity", "0"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, check=False)  # noqa: S603 - our own
+    done = subprocess.run(  # noqa: S603 - our own
+        command, env=environment, cwd=ROOT, check=False, stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
-        raise ProcessFailed("The migration failed; the reason is above.")
+        raise ProcessFailed(
+            f"The database could not be migrated: {_error_in(done.stderr)}\n"
+            f"Is it there, and DATABASE_URL right? All of it: {_manage()} migrate"
+        )
+    sys.stderr.write(done.stderr)
+
+
+def _error_in(output: str) -> str:
+    """The message in which a traceback ends: its last unindented line, and the rest."""
+    lines = output.strip().splitlines() or ["it said nothing."]
+    first = max((n for n, line in enumerate(lines) if not line[:1].isspace()), default=0)
+    return "\n".join(lines[first:])
 
 
 def _addresses(environment: dict[str, str]) -> str:
