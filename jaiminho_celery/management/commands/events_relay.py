@@ -45,7 +45,8 @@ class Command(BaseCommand):
         if run_in_loop:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
-            self.stdout.write(f"relaying every {loop_interval:g} s until SIGTERM or SIGINT")
+            if self.stdout.isatty():  # somebody waits for it to say something
+                self.stdout.write(f"relaying every {loop_interval:g} s until SIGTERM or SIGINT")
         total, left_out = self._relay(stream, stop)
         while run_in_loop and not stop.wait(loop_interval):
             more, left_out = self._relay(stream, stop)

@@ -39,7 +39,8 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, request_stop)
-        self.stdout.write(f"processing {queue._meta.label} until SIGTERM or SIGINT")
+        until = " until SIGTERM or SIGINT" if self.stdout.isatty() else ""
+        self.stdout.write(f"processing {queue._meta.label}{until}")
         registry.for_each_queue(self._tell_of_pause, [queue])
         total = worker.run()
         self.stdout.write(f"stopped after {counted(total, 'job')}")

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 
+from jaiminho_celery import registry
 from jaiminho_celery.models import Event
 from tests.unit.events import let_be_due, statuses
 
@@ -112,9 +113,19 @@ class TestEventsRelay:
         monkeypatch.setattr(outbox, "calls", Endless())
         outbox.in_order(0)
         out = run("events_relay", "--run-in-loop", "--loop-interval", "0.001")
-        assert "relaying every 0.001 s until SIGTERM or SIGINT\n" in out
         assert "4 events tried" in out
         assert statuses() == ["SENT"] * 4 + ["WAITING"]
+
+    def test_tells_a_person_that_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop(body: Any) -> list[str]:
+            signal.raise_signal(signal.SIGTERM)
+            return []
+
+        monkeypatch.setattr(registry, "for_each_alias", stop)
+        terminal = Terminal()
+        call_command("events_relay", "--run-in-loop", stdout=terminal)
+        told = terminal.getvalue()
+        assert told == "relaying every 1 s until SIGTERM or SIGINT\n0 events tried\n"
 
     @pytest.mark.parametrize("interval", ["0", "-1", "nan"])
     def test_refuses_an_interval_that_is_none(self, interval: str) -> None:

@@ -73,6 +73,13 @@ class TestProcessQueue:
         assert f"testapp.FreeJob in default is paused, nothing begins{told}" in out
         assert "paused" not in run("process_queue", "testapp", "FifoJob")
 
+    def test_tells_a_person_how_long_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ForegroundWorker, "run", lambda self: 0)
+        terminal = Terminal()
+        call_command("process_queue", "testapp", "FreeJob", stdout=terminal)
+        assert "processing testapp.FreeJob until SIGTERM or SIGINT\n" in terminal.getvalue()
+        assert run("process_queue", "testapp", "FreeJob").startswith("processing testapp.FreeJob\n")
+
     def test_takes_the_name_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FreeJob, "process", lambda self: signal.raise_signal(signal.SIGINT))
         FreeJob.enqueue()
