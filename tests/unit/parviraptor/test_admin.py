@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
 from django.utils import timezone
 
 from parviraptor_celery import decisions
@@ -199,6 +201,23 @@ class TestDeciding:
             assert f'<a href="{LANES}{job.pk}/change/">' in page
             assert f"<td>{job.shop}</td>" in page
         assert ("… and 5 more." in page) == (count == 25)
+
+    def test_leads_into_the_site_that_asks(self, admin_client: Client, settings: Any) -> None:
+        site = admin.AdminSite("operators")
+        site.register(LaneJob, JobAdmin)
+        urls = types.ModuleType("urls_of_two_sites")
+        vars(urls)["urlpatterns"] = [
+            path("admin/", admin.AdminSite("admin").urls),
+            path("operators/", site.urls),
+        ]
+        settings.ROOT_URLCONF = urls
+        job, second = failed(), LaneJob.enqueue()
+        base = "/operators/testapp/lanejob/"
+        page = act(admin_client, base, "retry", [job]).content.decode()
+        assert f'<a href="{base}{job.pk}/change/">' in page
+        assert "/admin/" not in page.split("breadcrumbs")[1]
+        page = admin_client.get(f"{base}{second.pk}/change/").content.decode()
+        assert f'<a href="{base}{job.pk}/change/">' in page
 
     def test_reads_the_values_of_lanes_with_their_jobs(self, admin_client: Client) -> None:
         asked = []
