@@ -14,16 +14,18 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import label_for_field
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models, router
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils.html import format_html
 
 from . import decisions, pauses, registry
 from .admin_lookups import StorableLookups
-from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
+from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, long_text, moment, one_line
 from .decisions import Decision
 from .exceptions import UnknownQueue
 from .jobs import AbstractJob
@@ -39,7 +41,6 @@ SHOWN_ABOVE = {
 SET_AT_CREATION = ("run_after", "priority")
 PER_LANE = ("pause_lane", "resume_lane")
 MOST_LISTED = 20
-SHOWN_OF_ERRORS = 80
 
 
 class JobAdmin(StorableLookups):
@@ -83,13 +84,11 @@ class JobAdmin(StorableLookups):
     def get_list_display(self, request: HttpRequest) -> Any:
         if self.list_display != ("__str__",):
             return self.list_display
-        lane = self.model.dependent_fields or ()
-        return ("id", "status", *lane, "attempt", "run_after", "error_count", "error", "progress")
+        more = ("error", "progress", "run_after", "attempt", "error_count")
+        return ("id", "status", *self._lane_fields(), *more)
 
     def get_list_select_related(self, request: HttpRequest) -> Any:
-        fields = [self.model._meta.get_field(name) for name in self.model.dependent_fields or ()]
-        related = [field.name for field in fields if isinstance(field, models.ForeignKey)]
-        return self.list_select_related or related or False
+        return self.list_select_related or self._related_lane_fields() or False
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
@@ -104,15 +103,14 @@ class JobAdmin(StorableLookups):
 
     @admin.display(description="error")
     def error(self, job: AbstractJob) -> str:
-        text = " ".join(job.error_message.split())
-        return text if len(text) <= SHOWN_OF_ERRORS else f"{text[:SHOWN_OF_ERRORS]}…"
+        return one_line(job.error_message)
 
     @admin.display(description="progress")
     def progress(self, job: AbstractJob) -> str:
         if job.progress_done is None:
             return ""
         share = f" of {job.progress_total}" if job.progress_total else ""
-        return f"{job.progress_done}{share} {job.progress_note}".strip()
+        return one_line(f"{job.progress_done}{share} {job.progress_note}")
 
     # One job
 
@@ -120,14 +118,18 @@ class JobAdmin(StorableLookups):
         if self.fieldsets or self.fields:
             return super().get_fieldsets(request, obj)
         own = [field.name for field in self.model.own_fields() if field.editable]
-        own = [*(self.model.dependent_fields or ()), *own]
+        own = [*self._lane_fields(), *own]
         if obj is None:
-            return [(None, {"fields": [*own, *SET_AT_CREATION]})]
+            is_ordered = self.model.dependent_fields is not None  # then no priority is looked at
+            return [(None, {"fields": [*own, "run_after", *([] if is_ordered else ["priority"])]})]
+        progress = ["progress"] if obj.progress_done is not None else []
+        has_failed = obj.error_count or obj.error_message or obj.error_traceback
+        error = ("Error", {"fields": ["error_count", "error_in_full", "traceback"]})
         engine = [name for name in ENGINE if name not in SHOWN_ABOVE]
         return [
-            (None, {"fields": ["status", "why", "progress"]}),
+            (None, {"fields": ["status", "why", *progress]}),
+            *([error] if has_failed else []),
             ("Fields", {"fields": own}),
-            ("Error", {"fields": ["error_count", "error_message", "traceback"]}),
             ("Engine", {"fields": engine, "classes": ["collapse"]}),
         ]
 
@@ -136,15 +138,24 @@ class JobAdmin(StorableLookups):
         if obj is None:
             return (*given, *(name for name in ENGINE if name not in SET_AT_CREATION))
         lane = self.model.dependent_fields or ()  # it can't change after the job was created
-        return (*given, *ENGINE, *lane, "why", "progress", "traceback")
+        return (*given, *ENGINE, *lane, "why", "progress", "error_in_full", "traceback")
 
     @admin.display(description="why")
     def why(self, job: AbstractJob) -> str:
-        return str(job.why())
+        reason = job.why()
+        if reason.job_id is None:
+            return reason.text
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        other = reverse(name, args=[reason.job_id], current_app=self.admin_site.name)
+        return format_html('{} <a href="{}">Job {}</a>', reason.text, other, reason.job_id)
+
+    @admin.display(description="error message")
+    def error_in_full(self, job: AbstractJob) -> str:
+        return long_text(job.error_message, "Error message")
 
     @admin.display(description="traceback")
     def traceback(self, job: AbstractJob) -> str:
-        return format_html("<pre>{}</pre>", job.error_traceback) if job.error_traceback else ""
+        return long_text(job.error_traceback, "Traceback", wraps=False)
 
     # Who may decide
 
@@ -200,25 +211,29 @@ class JobAdmin(StorableLookups):
             return self._confirmation(request, queryset, decision)
         shown = queryset.filter(modification_date__lte=shown_until)  # not what changed since
         done = decision.to(shown, request.POST.get("reason", "")[:REASON_LENGTH])
-        title = f"{decision.name.capitalize()} {decision.what}"
-        self.message_user(request, f"{title}: done to {done}.", messages.SUCCESS)
+        level = messages.SUCCESS if done else messages.WARNING
+        self.message_user(request, decision.done_to(done), level)
         return None
 
     def _confirmation(self, request: HttpRequest, queryset: Any, decision: Decision) -> Any:
         concerned = decision.concerned(queryset)
-        jobs = list(concerned.order_by("pk")[:MOST_LISTED])
+        jobs = self._listed(request, concerned)
         if not jobs:
             self.message_user(
                 request, f"There are no {decision.what} among the selected.", messages.WARNING
             )
             return None
+        count = concerned.order_by().values("pk")[: decisions.MOST_AT_ONCE].count()
         context = {
             **self.admin_site.each_context(request),
             "title": f"{decision.name.capitalize()} {decision.what}",
             "opts": self.opts,
             "decision": decision,
+            "subject": decision.of(count),
+            "headings": [label_for_field(name, self.model) for name in self._lane_fields()],
             "jobs": jobs,
-            "count": concerned.order_by().values("pk")[: decisions.MOST_AT_ONCE].count(),
+            "not_shown": count - len(jobs),
+            "count": count,
             "most": decisions.MOST_AT_ONCE,
             "reason_length": REASON_LENGTH,
             "checkbox_name": ACTION_CHECKBOX_NAME,
@@ -229,6 +244,19 @@ class JobAdmin(StorableLookups):
             "changelist": request.get_full_path(),
         }
         return TemplateResponse(request, "admin/parviraptor_celery/decide.html", context)
+
+    def _listed(self, request: HttpRequest, jobs: Any) -> list[tuple[AbstractJob, list[str]]]:
+        """Return the first of ``jobs`` that a page shows, with the values that make their lane."""
+        related = self._related_lane_fields()
+        found = (jobs.select_related(*related) if related else jobs).order_by("pk")[:MOST_LISTED]
+        return [(job, [str(getattr(job, name)) for name in self._lane_fields()]) for job in found]
+
+    def _lane_fields(self) -> list[str]:
+        return self.model.dependent_fields or []
+
+    def _related_lane_fields(self) -> list[str]:
+        fields = [self.model._meta.get_field(name) for name in self._lane_fields()]
+        return [field.name for field in fields if isinstance(field, models.ForeignKey)]
 
 
 class PauseForm(forms.ModelForm):
@@ -243,7 +271,8 @@ class PauseForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         queue: Any = self.fields["queue"]
-        queue.choices = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        labels = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        queue.choices = [("", "---------"), *labels]  # none is paused by a hasty click
 
 
 @admin.register(Pause)
@@ -284,6 +313,12 @@ class PauseAdmin(StorableLookups):
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for pause in queryset:
             _end(pause)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if (delete := actions.get("delete_selected")) is not None:
+            actions["delete_selected"] = (*delete[:2], "Resume (delete the selected pauses)")
+        return actions
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -10,6 +10,13 @@ HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 
 MUTATIONS = [
     Mutation(
+        "asynchronous-bodies-are-refused",
+        "parviraptor_celery/checks.py",
+        "if any(is_kind(getattr(queue, name)) for is_kind in NOT_RUN_BY_A_CALL):",
+        "if False:",
+        "tests/unit/parviraptor/test_checks.py",
+    ),
+    Mutation(
         "unreadable-head",
         "parviraptor_celery/lane_feed.py",
         "            alone(self.using, functools.partial(self.rows.postpone, error))\n"
