@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.core.validators import MinValueValidator
@@ -13,7 +13,6 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow, one_more
 from parviraptor_celery.indexes import OneOf, StatusIndex, UniqueWhileSet, is_leased
@@ -22,6 +21,7 @@ from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
 
 from . import kicks, registry
+from .backoff import backoff, given_up, is_last_attempt
 from .conf import settings
 from .constants import (
     FINGERPRINT_LENGTH,
@@ -246,29 +246,8 @@ class Event(FencedRow):
         return bool(self.rows(self.alias).filter(**self._fence(self.status)).erase())
 
 
-def is_last_attempt(error_count: int) -> bool:
-    """Return whether one failure more than ``error_count`` reaches MAX_ATTEMPTS."""
-    most = settings.MAX_ATTEMPTS
-    return most is not None and error_count + 1 >= most
-
-
-def given_up(error_count: int, last: str) -> str:
-    """Return the reason of a dead letter that failed once more than ``error_count``."""
-    attempts = "1 failed attempt" if error_count == 0 else f"{error_count + 1} failed attempts"
-    return f"given up after {attempts} (MAX_ATTEMPTS): {last}"
-
-
 class _LeaseLost(Exception):
     """Rolls a transaction back."""
-
-
-def backoff(error_count: int) -> timedelta:
-    """Return how long an event waits after ``error_count`` failures and one more."""
-    return full_jitter(
-        error_count,
-        base_seconds=settings.BACKOFF_BASE_SECONDS,
-        cap_seconds=settings.BACKOFF_CAP_SECONDS,
-    )
 
 
 class Tick(AbstractTick):

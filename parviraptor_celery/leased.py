@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Self
 
 from django.db import connections, models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
-from django.db.models.sql.datastructures import BaseTable
 
 from .clock import kept, now
 from .database import is_refusal
+from .hints import NOT_BY_PRIMARY_KEY, avoid_primary_key
 from .leases import worker_identity
 from .prepared import PreparedSelect
 from .statements import equations, fenced_update
@@ -19,8 +19,6 @@ from .unreadable import IDENTITY, UnclaimableRow, UnreadableRow, postponed, read
 
 ANY_LANE = "<lane>"
 """Stands for the lane in prepared queries."""
-
-NOT_BY_PRIMARY_KEY = " IGNORE INDEX (PRIMARY)"
 
 
 class LeasedQuerySet(models.QuerySet[Any, Any]):
@@ -50,7 +48,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """Leased rows whose lease ran out, by the database's clock."""
         found = self.filter(status=Literal(self.LEASED), lease_until__lt=now()).order_by("id")
         if connections[self.db].vendor == "mysql":
-            _avoid_primary_key(found.query)
+            avoid_primary_key(found.query)
         return found
 
     def as_candidates(self, lane: str) -> Self:
@@ -233,24 +231,8 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             same_lane = {"lane__gte": lane, "lane__lte": lane}
         found = self.filter(status=Literal(status), **same_lane).order_by("lane", "id")
         if connections[self.db].vendor == "mysql":
-            _avoid_primary_key(found.query)
+            avoid_primary_key(found.query)
         return found
-
-
-class _NotByPrimaryKey(BaseTable):
-    """A table that MySQL and MariaDB must not walk by its primary key.
-
-    Of `lane = x ORDER BY id` they may think that it is cheaper, and read every row.
-    """
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        sql, params = super().as_sql(compiler, connection)
-        return f"{sql}{NOT_BY_PRIMARY_KEY}", params
-
-
-def _avoid_primary_key(query: Any) -> None:
-    alias = query.get_initial_alias()
-    query.alias_map[alias] = _NotByPrimaryKey(query.alias_map[alias].table_name, alias)
 
 
 _LOCK = "SELECT id FROM {table} WHERE id IN ({places}) ORDER BY id FOR UPDATE"

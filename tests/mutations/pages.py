@@ -18,21 +18,21 @@ MUTATIONS = [
     ),
     Mutation(
         "admin-asks-first",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "if shown_until is None:",
         "if False:",
         ADMIN,
     ),
     Mutation(
         "admin-leaves-later-changes-alone",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "queryset.filter(modification_date__lte=shown_until)",
         "queryset",
         ADMIN,
     ),
     Mutation(
         "admin-decides-only-with-permission",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "def has_cancel_permission(self, request: HttpRequest) -> bool:\n"
         "        return self.has_change_permission(request)",
         "def has_cancel_permission(self, request: HttpRequest) -> bool:\n        return True",

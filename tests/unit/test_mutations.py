@@ -25,4 +25,4 @@ def test_no_two_have_the_same_name() -> None:
 
 def test_a_name_that_there_is_not_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["no such mutation"]) == 2
-    assert "no mutation is called no such mutation" in capsys.readouterr().out
+    assert "No mutation is called no such mutation" in capsys.readouterr().out
