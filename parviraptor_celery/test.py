@@ -111,8 +111,9 @@ class QueueTestCase(TransactionTestCase):
 class JobEntryFactory:
     """Creates entries for queues: derive from it, and write one method per job class.
 
-    The method for ``LandingFeeInvoice`` is ``create_landing_fee_invoice()``. It returns unsaved
-    instances, or saves them itself and returns None.
+    The method for ``LandingFeeInvoice`` is ``create_landing_fee_invoice()``; where two apps have
+    a queue of that name, ``create_billing_landing_fee_invoice()``. It returns unsaved instances,
+    or saves them itself and returns None.
     """
 
     def create(self, job_class: type[AbstractJob]) -> None:
@@ -120,17 +121,25 @@ class JobEntryFactory:
 
         Raises:
             NotImplementedError: there is no method for it.
+            TypeError: the method returned entries of another queue.
         """
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", job_class.__name__)
+        names = f"create_{job_class._meta.app_label}_{snake}".lower(), f"create_{snake}".lower()
         method: Callable[[], Iterable[AbstractJob] | None] | None
-        method = getattr(self, name := f"create_{snake.lower()}", None)
+        method = next((getattr(self, name) for name in names if hasattr(self, name)), None)
         if method is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no method {name}() that creates entries of "
+                f"{type(self).__name__} has no method {names[1]}() that creates entries of "
                 f"{job_class._meta.label}. Write one, or pass job_classes_to_ignore."
             )
-        if created := method():
-            job_class.rows(router.db_for_write(job_class)).bulk_create(list(created))
+        created = list(method() or ())
+        if strangers := {type(job) for job in created if not isinstance(job, job_class)}:
+            raise TypeError(
+                f"{type(self).__name__}.{method.__name__}() returned entries of "
+                f"{strangers.pop().__qualname__}, wanted were those of {job_class._meta.label}. "
+                f"Where two queues have one name, write {names[0]}() for each."
+            )
+        job_class.rows(router.db_for_write(job_class)).bulk_create(created)
 
 
 def make_test_case_for_all_queues(

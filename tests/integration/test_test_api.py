@@ -229,3 +229,28 @@ def test_a_missing_method_of_the_factory_is_named() -> None:
 
 def test_what_is_public_is_there() -> None:
     assert all(hasattr(kit, name) for name in kit.__all__)
+
+
+@pytest.mark.django_db
+class TestEntriesOfTwoQueuesWithOneName:
+    def test_an_entry_of_another_queue_is_refused(self) -> None:
+        class Mistaken(JobEntryFactory):
+            def create_fifo_job(self) -> list[LaneJob]:
+                return [LaneJob()]
+
+        with pytest.raises(
+            TypeError, match=r"wanted were those of testapp.FifoJob.*create_testapp"
+        ):
+            Mistaken().create(FifoJob)
+        assert not FifoJob.objects.exists()
+
+    def test_the_method_may_name_the_app(self) -> None:
+        class Entries(JobEntryFactory):
+            def create_fifo_job(self) -> list[FifoJob]:
+                raise AssertionError("that of the app goes first")
+
+            def create_testapp_fifo_job(self) -> list[FifoJob]:
+                return [FifoJob()]
+
+        Entries().create(FifoJob)
+        assert FifoJob.objects.count() == 1
