@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
+from django.apps import apps
 from django.db import router
 from django.test import TransactionTestCase
 
@@ -154,14 +155,16 @@ def make_test_case_for_all_queues(
         job_classes_to_ignore: queues that can't run by themselves.
         static_fields: class attributes of the test case, such as ``fixtures``.
 
-    The names of the queues it covers are in its attribute ``queues``.
+    The names of the queues that it covers, in the order in which they are defined, are in its
+    attribute ``queues``, a list.
     """
     ignored = set(job_classes_to_ignore or ())
-    job_classes = [queue for queue in registry.all_queues() if queue not in ignored]
+    known = set(registry.all_queues()) - ignored
+    job_classes = [model for model in apps.get_models() if model in known]  # as they are defined
     entries = factory() if isinstance(factory, type) else factory
 
     class AllQueuesTestCase(QueueTestCase):
-        queues = tuple(queue.__name__ for queue in job_classes)
+        queues: ClassVar = [queue.__name__ for queue in job_classes]
 
         def test_can_process_queue_sequentially(self) -> None:
             self._process_all_queues(1)
