@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from . import wakes
 from .database import ATTEMPTS, in_transaction
 from .exceptions import DuplicateUniqueKey
 from .keys import is_taken
@@ -91,11 +92,20 @@ class KeyedRow(ProgressRow):
             superseded = columns | {"error_message": SUPERSEDED.format(holder), "run_after": None}
             return super().move(JobStatus.SQUASHED, **superseded)
         if holder is not None:
-            self.rows(self.alias).filter(pk=holder).supersede(self.pk)
+            self._supersede(holder)
         is_done = super().move(to, **columns | {"waiting_key": self.unique_key})
         if not is_done:
             transaction.set_rollback(True, using=self.alias)  # of this block, a savepoint mostly
         return is_done
+
+    def _supersede(self, older_pk: int) -> None:
+        """Squash an older job that waits with our key; in another lane those behind it go on."""
+        older = self.rows(self.alias).filter(pk=older_pk)
+        if not older.supersede(self.pk):
+            return
+        lane = older.values_list("lane", flat=True).get()
+        if lane not in (None, self.lane):  # nobody but us knows of it
+            wakes.after_commit(type(self), self.alias, {lane: older_pk})
 
     def _holder_of_key(self) -> int | None:
         holders = self.rows(self.alias).with_waiting_key(self.unique_key).exclude(pk=self.pk)

@@ -154,6 +154,22 @@ class JobQuerySet(LeasedQuerySet):
         """What an independent queue runs when nothing is ready; nothing while paused."""
         return self.filter(~self.paused(), status=Literal(JobStatus.DEFERRED)).due().order_by("id")
 
+    def may_begin(self, lane: str, behind: int) -> bool:
+        """Return whether a job of ``lane`` may begin now that one with the id ``behind`` is gone.
+
+        An earlier one than that didn't wait for it, and has a kick of its own.
+        """
+        about = "id", "is_due", "held_by", "is_paused", "lane_is_running"
+        for status in CLAIMABLE:
+            head = self._in_lane(lane, status).as_candidates(lane).values(*about).first()
+            if head is None or head["id"] < behind:
+                continue
+            if head["is_paused"] or head["lane_is_running"]:
+                return False
+            if head["is_due"] and head["held_by"] is None:
+                return True
+        return False
+
     def explained(self, pk: int, lane: str) -> Any:
         """Return the job as a candidate of ``lane``, with ``database_time``, or None."""
         return self.filter(pk=pk).as_candidates(lane).annotate(database_time=now()).first()

@@ -31,6 +31,7 @@ POLICIES, SQUASHING = (
     "tests/integration/test_squashing.py",
 )
 KEYS, OUTCOMES = "tests/integration/test_unique_keys.py", "tests/integration/test_outcomes.py"
+WAKES = "tests/integration/test_wakes.py"
 PUBLISHER = "tests/integration/test_publisher.py"
 HARD_ROWS = "tests/integration/test_hard_rows.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
@@ -441,6 +442,20 @@ MUTATIONS = [
         "if holder is not None and holder > self.pk:",
         "if holder is not None:",
         KEYS,
+    ),
+    Mutation(
+        "superseded-wakes-its-lane",
+        "parviraptor_celery/keyed.py",
+        "if lane not in (None, self.lane):",
+        "if False:",
+        WAKES,
+    ),
+    Mutation(
+        "wakes-only-who-may-begin",
+        "parviraptor_celery/wakes.py",
+        "if rows.may_begin(lane, behind=pk)]",
+        "if True]",
+        WAKES,
     ),
     Mutation(
         "lost-lease-supersedes-nobody",
