@@ -507,6 +507,20 @@ MUTATIONS = [
         WAKES,
     ),
     Mutation(
+        "brought-forward-is-kicked",
+        "parviraptor_celery/guarded.py",
+        'is_new or written & {"status", "run_after"}',
+        "is_new",
+        WAKES,
+    ),
+    Mutation(
+        "set-aside-by-hand-wakes",
+        "parviraptor_celery/guarded.py",
+        'elif self.lane is not None and "status" in written:',
+        "elif False:",
+        WAKES,
+    ),
+    Mutation(
         "cleaning-asks-for-nobody",
         "parviraptor_celery/deletion.py",
         "QuerySet.delete(rows.filter(pk__in=ids))",

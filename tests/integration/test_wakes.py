@@ -285,3 +285,59 @@ def test_a_running_job_that_somebody_deletes_is_missed_by_its_worker_who_goes_on
 
 def test_a_manager_has_no_way_to_delete_everything() -> None:
     assert not hasattr(LaneJob.objects, "delete")
+
+
+# Saved by hand
+
+
+def saved(job: Any, *, update_fields: list[str] | None = None, **columns: Any) -> None:
+    for name, value in columns.items():
+        setattr(job, name, value)
+    job.save(**({"update_fields": update_fields} if update_fields else {}))
+
+
+@pytest.mark.parametrize("queue", [LaneJob, FreeJob])
+@pytest.mark.parametrize("update_fields", [None, ["run_after"]])
+def test_a_job_whose_due_time_is_brought_forward_is_kicked_after_the_commit(
+    using: str, kicked: Kicks, queue: Any, update_fields: list[str] | None
+) -> None:
+    [job] = jobs_of(queue, using, {"run_after": "later"})
+    with transaction.atomic(using=using):
+        saved(job, run_after=None, update_fields=update_fields)
+        assert kicked == []
+    assert [(task, about.get("lanes")) for task, about in kicked] == [
+        (kicks.PROCESS, [job.lane] if job.lane else None)
+    ]
+    kicked.clear()
+    saved(job, run_after=timezone.now() + timedelta(minutes=5), update_fields=update_fields)
+    assert [round(about["countdown"], -2) for _, about in kicked] == [300]
+
+
+@pytest.mark.parametrize(("before", "after"), [("FAILED", "NEW"), ("IGNORED", "DEFERRED")])
+def test_a_job_that_is_to_wait_again_by_hand_is_kicked(
+    using: str, kicked: Kicks, before: str, after: str
+) -> None:
+    [job] = jobs_of(LaneJob, using, {"status": before})
+    saved(job, status=after)
+    assert lanes_of(kicked) == [job.lane]
+
+
+def test_a_job_behind_another_is_not_kicked_and_nor_is_one_whose_own_columns_are_saved(
+    using: str, kicked: Kicks
+) -> None:
+    first, second = jobs_of(LaneJob, using, {}, {"run_after": "later"})
+    saved(second, run_after=None)
+    saved(first, script="another", priority=3)
+    assert kicked == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "NEW"])
+def test_who_waited_behind_a_job_that_is_set_aside_by_hand_is_kicked(
+    using: str, kicked: Kicks, status: str
+) -> None:
+    holder, follower = jobs_of(HoldJob, using, {"status": status, "run_after": "later"}, {})
+    saved(holder, status="IGNORED")
+    assert lanes_of(kicked) == [holder.lane]
+    kicked.clear()
+    saved(follower, status="IGNORED")
+    assert kicked == [], "nobody waits behind it"
