@@ -458,6 +458,13 @@ MUTATIONS = [
         WAKES,
     ),
     Mutation(
+        "kick-for-the-first-of-a-lane",
+        "parviraptor_celery/kicks.py",
+        "sorted(hooks, key=lambda hook: -hook.pk)",
+        "reversed(hooks)",
+        "tests/integration/test_kick_hooks.py",
+    ),
+    Mutation(
         "wakes-of-one-transaction-are-one",
         "parviraptor_celery/wakes.py",
         "return hook[1].freed",
