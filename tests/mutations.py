@@ -446,8 +446,8 @@ MUTATIONS = [
     Mutation(
         "superseded-wakes-its-lane",
         "parviraptor_celery/keyed.py",
-        "if lane not in (None, self.lane):",
-        "if False:",
+        "            if is_done and freed:",
+        "            if False:",
         WAKES,
     ),
     Mutation(
@@ -1539,6 +1539,13 @@ MUTATIONS = [
         "(job.begun_at is not None)",
         "1",
         f"{DEATHS}[sqlite-pool]",
+    ),
+    Mutation(
+        "gave-way-unheard",
+        "parviraptor_celery/keyed.py",
+        "for status in (to, JobStatus.SQUASHED):",
+        "for status in (to,):",
+        "tests/integration/test_lost_answers.py",
     ),
     # Found by the soak.
     Mutation(
