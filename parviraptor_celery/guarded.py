@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from django.db import models
 
-from . import intake, kicks
+from . import intake, kicks, wakes
+from .clock import local_now
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
 from .states import CLAIMABLE, JobStatus
@@ -62,6 +63,9 @@ class GuardedRow(FencedRow):
                 names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
             # The lane refuses to change; the key follows the status, if that is written.
             follows = {"waiting_key"} if {"status", "unique_key"} & set(names) else set()
+            if "status" in names and self.STAMP not in names:
+                setattr(self, self.STAMP, local_now())  # cleaning and monitoring go by it
+                follows.add(self.STAMP)
             kwargs["update_fields"] = {*names, "lane", *follows}
         write = functools.partial(super().save, *args, **kwargs)
         if is_new:
@@ -69,8 +73,14 @@ class GuardedRow(FencedRow):
         else:
             write()
         self.remember()
-        if is_new and self.status in CLAIMABLE:
+        self._wake_after_commit(is_new, set(kwargs.get("update_fields") or ()))
+
+    def _wake_after_commit(self, is_new: bool, written: set[str]) -> None:
+        """Wake a worker for this job if it is to run now, or for those behind it if it isn't."""
+        if self.status in CLAIMABLE and (is_new or written & {"status", "run_after"}):
             kicks.on_commit(self, self.alias, due=self.run_after)
+        elif self.lane is not None and "status" in written:
+            wakes.after_commit(type(self), self.alias, {self.lane: self.pk})
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:

@@ -163,7 +163,8 @@ class KickAfterCommit:
                 if not first.send([], countdown):
                     return
             return
-        lanes = {hook.lane: hook for hook in reversed(hooks)}  # each with its first row
+        # Each with its first row by id, which a decision about an old job may have come after.
+        lanes = {hook.lane: hook for hook in sorted(hooks, key=lambda hook: -hook.pk)}
         if countdown is None and len(lanes) <= BACKLOG:
             lanes = {lane: hook for lane, hook in lanes.items() if not hook._is_attended()}
         if lanes:
