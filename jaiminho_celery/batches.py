@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from parviraptor_celery.clock import now
 from parviraptor_celery.database import REFUSALS, alone, in_transaction, restore_autocommit
-from parviraptor_celery.feeds import settle_alone
 from parviraptor_celery.leases import heartbeat
+from parviraptor_celery.settling import settle_alone
 
 from .conf import settings
 from .execution import (

@@ -7,8 +7,10 @@ from itertools import takewhile
 from typing import Any
 
 from parviraptor_celery.drains import Budget, Report, drain, drain_lanes
-from parviraptor_celery.feeds import LaneFeed, PoolFeed
+from parviraptor_celery.lane_feed import LaneFeed
+from parviraptor_celery.pool_feed import PoolFeed
 from parviraptor_celery.statements import database_time
+from parviraptor_celery.unreadable import claiming
 
 from . import barriers, batches, execution, registry
 from .barriers import Barrier
@@ -99,12 +101,16 @@ class EventLaneFeed(_RunsEvents, LaneFeed):
         """Return what is next, after waiting ``patience`` seconds at most for each writer."""
         self.is_held_by_a_writer = False
         head = self.rows.candidate(self.lane, EventStatus.WAITING)
-        while head is not None and not self.barrier.admits(head, patience):
+        while head is not None and not self._admits(head, patience):
             seen, head = head, self.rows.candidate(self.lane, EventStatus.WAITING)
             if head is not None and head.pk == seen.pk:
                 self.is_held_by_a_writer = True
                 return None
         return head if head is not None and head.is_due else None
+
+    def _admits(self, head: Any, patience: float) -> bool:
+        with claiming(Event, head):  # whose lane may be none
+            return self.barrier.admits(head, patience)
 
 
 class EventPoolFeed(_RunsEvents, PoolFeed):
@@ -170,8 +176,8 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         self.floor = found[0].run_after - SQLITE_TICK
         return self._together_with_first(found)
 
-    def next_ids(self) -> list[int]:
-        return list(self.rows.values_list("pk", flat=True)[: self.batch])
+    def next_apart(self) -> list[Any]:
+        return self.rows.apart(self.batch)
 
     def _together_with_first(self, found: list[Event]) -> list[Event]:
         """Return the first of ``found`` and what goes with it; one that failed goes alone.

@@ -13,7 +13,7 @@ from django.test.testcases import DatabaseOperationForbidden  # type: ignore[att
 
 from parviraptor_celery.clock import now
 from parviraptor_celery.database import alone
-from parviraptor_celery.feeds import settle_alone
+from parviraptor_celery.settling import settle_alone
 
 from . import execution, registry
 from .dispatch import EventLaneFeed

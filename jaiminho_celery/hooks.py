@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from parviraptor_celery.database import alone
-from parviraptor_celery.feeds import settle_alone
+from parviraptor_celery.settling import settle_alone
 
 from . import batches, execution, holding, kicks, registry
 from .conf import settings

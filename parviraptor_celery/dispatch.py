@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import DataError
+
 from . import execution, handoff, kicks, signals, squashing, stopping
 from .clock import now
 from .conf import settings
 from .database import alone, in_transaction
 from .drains import Budget, Report, drain, drain_lanes
 from .execution import Run
-from .feeds import LaneFeed, PoolFeed
+from .lane_feed import LaneFeed
 from .leases import HEARTBEATS_PER_LEASE, heartbeat
 from .models import AbstractJob
 from .pace import Pace
+from .pool_feed import PoolFeed
 from .states import FailurePolicy, JobStatus
 
 FAILED_WITH_CAUSE = "dependent jobs failed"
@@ -73,11 +76,14 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
     def hand_off(self, run: Run) -> Any:
         if not handoff.is_possible(self.using):
             return super().hand_off(run)
-        return alone(
-            self.using,
-            lambda: handoff.settle_and_claim(run, self.rows, self.lane),
-            again=lambda: self.hand_off_again(run),
-        )
+        try:
+            return alone(
+                self.using,
+                lambda: handoff.settle_and_claim(run, self.rows, self.lane),
+                again=lambda: self.hand_off_again(run),
+            )
+        except DataError:  # perhaps it was all written, and psycopg can't read what was claimed
+            return self.hand_off_again(run)
 
     def clear_obstacle(self, row: Any) -> bool:
         """Fail the next chunk of jobs behind the failed one, in the order of their ids.
@@ -156,6 +162,7 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         self.pace.end()
 
     def prepare(self, rows: list[Any]) -> list[Any]:
+        self.pace.begin(len(rows))
         self.has_begun = bool(rows) and rows[0].begin()
         return rows
 
@@ -172,14 +179,10 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
 
     def choose(self) -> list[Any]:
         limit = int(min(self.pace.next_batch(), self.most, max(self.budget.rows, 1)))
-        chosen = self.rows.next_unlocked(limit)
-        chosen = chosen or self._deferred(limit)
-        self.pace.begin(len(chosen))
-        return chosen
+        return self.rows.next_unlocked(limit) or self._deferred(limit)
 
-    def next_ids(self) -> list[int]:
-        found = self.rows.next_ids(self.most)
-        return found or list(self.rows.deferred().values_list("pk", flat=True)[: self.most])
+    def next_apart(self) -> list[Any]:
+        return self.rows.next_apart(MOST_AT_ONCE)
 
     def take_next(self) -> Any:
         if self.has_begun:

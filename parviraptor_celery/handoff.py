@@ -15,14 +15,13 @@ from typing import Any
 from django.db import connections
 
 from .clock import kept, now
-from .database import alone
 from .fencing import AT_REST
 from .leased import ANY_LANE
 from .leases import worker_identity
 from .prepared import PreparedSelect
-from .statements import equations, fenced_update, update_of
+from .statements import equations, update_of
 from .states import JobStatus
-from .unreadable import UnreadableRow, postponed
+from .unreadable import UnreadableRow
 
 
 def is_possible(using: str) -> bool:
@@ -53,7 +52,7 @@ def settle_and_claim(run: Any, rows: Any, lane: str) -> Any:
     try:
         successor = form.prepared.object_of(row)
     except UnreadableRow as error:
-        _put_back(error, using)
+        rows.put_back(error)
         return None
     successor.hold()
     return successor
@@ -118,14 +117,6 @@ def _finish(run: Any, using: str) -> tuple[str, list[Any], JobStatus, dict[str, 
     columns = AT_REST | columns
     fence, written = run.row.transition(to, columns)
     return *update_of(type(run.row), using, fence, written), to, columns
-
-
-def _put_back(error: UnreadableRow, using: str) -> None:
-    """Let a job wait again that was claimed before it could be read."""
-    queue, values = error.model, error.values
-    fence = {"pk": values["id"], "status": queue.LEASED, "attempt": values["attempt"]}
-    waiting = {"status": JobStatus.NEW, queue.STAMP: now(), **AT_REST, **queue.UNBEGUN}
-    alone(using, lambda: fenced_update(queue, using, fence, waiting | postponed(error)))
 
 
 def _first(using: str, sql: str, params: list[Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import IntegrityError, models
 
+from .derived import DerivedField
 from .states import CLAIMABLE
 
 KEY_LENGTH = 128
@@ -24,22 +25,13 @@ def is_taken(error: IntegrityError, queue: type[models.Model]) -> bool:
     return any(name in str(error) for name in (*names, COLUMN))
 
 
-class WaitingKeyField(models.CharField):
+class WaitingKeyField(DerivedField):
     """The ``unique_key`` of a job while it waits, and NULL otherwise; UNIQUE.
 
-    It is to ``unique_key`` what ``running_lane`` is to ``lane``. Computed in ``pre_save``, which
-    ``save()`` and ``bulk_create()`` both call.
+    It is to ``unique_key`` what ``running_lane`` is to ``lane``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.update(max_length=KEY_LENGTH, null=True, editable=False)
-        super().__init__(**kwargs)
-
-    def deconstruct(self) -> Any:
-        name, path, args, kwargs = super().deconstruct()
-        for fixed in ("max_length", "null", "editable"):
-            kwargs.pop(fixed, None)
-        return name, path, args, kwargs
+    LENGTH = KEY_LENGTH
 
     def pre_save(self, model_instance: Any, add: bool) -> str | None:
         waits = model_instance.status in CLAIMABLE

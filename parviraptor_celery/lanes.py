@@ -18,6 +18,7 @@ from uuid import UUID
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 
+from .derived import DerivedField
 from .exceptions import (
     InvalidDependentField,
     InvalidDependentValue,
@@ -177,21 +178,10 @@ def _tagged(value: object) -> list[str | None]:
     )
 
 
-class LaneField(models.CharField):
-    """The lane of a job, filled in by itself; NULL in an independent queue.
+class LaneField(DerivedField):
+    """The lane of a job, filled in by itself; NULL in an independent queue."""
 
-    It is computed in ``pre_save``, which ``save()`` and ``bulk_create()`` both call.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.update(max_length=LANE_LENGTH, null=True, editable=False)
-        super().__init__(**kwargs)
-
-    def deconstruct(self) -> Any:
-        name, path, args, kwargs = super().deconstruct()
-        for fixed in ("max_length", "null", "editable"):
-            kwargs.pop(fixed, None)
-        return name, path, args, kwargs
+    LENGTH = LANE_LENGTH
 
     def pre_save(self, model_instance: models.Model, add: bool) -> str | None:
         if add:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
-from django.db import Error, connections, models
+from django.db import connections, models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
 from django.db.models.sql.datastructures import BaseTable
 
 from .clock import kept, now
+from .database import is_refusal
 from .leases import worker_identity
 from .prepared import PreparedSelect
 from .statements import equations, fenced_update
 from .states import Literal
-from .unreadable import UnreadableRow, postponed
+from .unreadable import IDENTITY, UnclaimableRow, UnreadableRow, postponed, reading
 
 ANY_LANE = "<lane>"
 """Stands for the lane in prepared queries."""
-
-MOST_LOOKS = 10
-"""So many batches that can't be read at all are passed over at a time."""
 
 NOT_BY_PRIMARY_KEY = " IGNORE INDEX (PRIMARY)"
 
@@ -75,8 +73,17 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """Return the first row of ``lane`` in ``status``, as a candidate, or None.
 
         Every claim starts with this question.
+
+        Raises:
+            UnreadableRow: there is one, and it can't be read.
         """
-        return self.prepared_candidate(status).first({ANY_LANE: lane})
+        try:
+            return self.prepared_candidate(status).first({ANY_LANE: lane})
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            seen = self._in_lane(lane, status).values(*IDENTITY).first()
+            raise UnreadableRow(self.model, seen or {}, error) from error
 
     def prepared_candidate(self, status: str) -> PreparedSelect:
         """Return the query of ``candidate()``, with ``ANY_LANE`` in place of the lane."""
@@ -86,35 +93,16 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """Return what else the SQL of ``as_candidates()`` depends on, such as missing tables."""
         return None
 
-    def postpone(self, error: UnreadableRow) -> int:
-        """Let a waiting row that can't be read here wait a minute for a worker that can."""
-        values = error.values
-        fence = {"pk": values["id"], "status": values["status"], "attempt": values["attempt"]}
-        return fenced_update(self.model, self.db, fence, postponed(error))
+    def postpone(self, error: UnclaimableRow) -> int:
+        """Let a waiting row that can't be claimed here wait a minute for a worker that can.
 
-    def read_unlocked(self, limit: int) -> list[Any]:
-        """Return the first of these rows that nobody has locked, locked, to be claimed.
-
-        One that its own field refuses keeps no other from being read: it waits a minute.
+        Where ``error`` doesn't say which it is, the first of these rows, if it still is one.
         """
-        try:
-            return list(self.defer(*self.UNREAD).unlocked()[:limit])
-        except Error:
-            raise
-        except Exception:
-            # None of those that wait now is among the next.
-            looks = (list(self._read_each(limit)) for _ in range(MOST_LOOKS))
-            return next(filter(None, looks), [])
-
-    def _read_each(self, limit: int) -> Iterator[Any]:
-        rows = self.model.rows(self.db)
-        for values in self.unlocked().values("id", "status", "attempt")[:limit]:
-            try:
-                yield rows.get(pk=values["id"])
-            except Error:
-                raise
-            except Exception as error:
-                rows.postpone(UnreadableRow(self.model, values, error))
+        error.values = error.values or self.values(*IDENTITY).first() or {}
+        if not error.values:
+            return 0
+        fence = {name: error.values[name] for name in IDENTITY}
+        return fenced_update(self.model, self.db, fence, postponed(error))
 
     def is_attended(self, lane: str, pk: int) -> bool:
         """Return whether somebody comes to row ``pk`` of ``lane`` by themselves.
@@ -137,6 +125,34 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
     def held_here(self) -> Self:
         """Rows that this thread has leased, and nobody has settled."""
         return self.filter(status=Literal(self.LEASED), leased_by=worker_identity())
+
+    def put_back(self, error: UnclaimableRow) -> bool:
+        """Let a row wait a minute that was claimed here before it could be read."""
+        fence = {name: error.values[name] for name in ("id", "attempt")}
+        row = self.filter(status=Literal(self.LEASED), **fence).only(*IDENTITY).first()
+        return row is not None and row.put_back(**postponed(error))
+
+    def read_held(self, lane: str) -> Any:
+        """Return the row of ``lane`` that this thread has leased, or None.
+
+        One that can't be read is put back.
+        """
+        held = self.held_here().filter(running_lane=lane)
+        try:
+            with reading(self.model):
+                return held.first()
+        except UnreadableRow as error:
+            error.values = held.values(*IDENTITY)[0]
+            self.put_back(error)
+            return None
+
+    def read_unlocked(self, limit: int) -> list[Any]:
+        """Return the first of these rows that nobody has locked, locked, to be claimed."""
+        return list(self.defer(*self.UNREAD).unlocked()[:limit])
+
+    def apart(self, limit: int) -> list[Self]:
+        """Return a queryset for each of the first of these rows, without reading them."""
+        return [self.filter(pk=pk) for pk in self.values_list("pk", flat=True)[:limit]]
 
     def unlocked(self) -> Self:
         """Lock the rows that nobody else has locked, and leave the others out.

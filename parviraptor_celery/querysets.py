@@ -17,7 +17,6 @@ from .fencing import AT_REST
 from .leased import ANY_LANE, LeasedQuerySet
 from .prepared import PreparedSelect, PreparedValues
 from .states import CLAIMABLE, FailurePolicy, JobStatus, Literal
-from .unreadable import UnreadableRow
 
 SCHEDULED_LOOK = 500
 """Jobs with a due time that are compared by their priority; of more, those due first."""
@@ -98,15 +97,22 @@ class JobQuerySet(LeasedQuerySet):
         """Return the jobs that an independent queue runs next, locked, most urgent first."""
         about = type(self), self.model, self.db, self.variant()
         if not _come_due(*about).all():
-            try:
-                return _at_once_unlocked(*about, limit).all()
-            except UnreadableRow:
-                return self.at_once().read_unlocked(limit)
+            return _at_once_unlocked(*about, limit).all()
         wanted = self.filter(pk__in=self.next_ids(limit)).waiting().due()
         found = wanted.order_by("-priority", "id").read_unlocked(limit)
         # Somebody else may have them all at this moment: the next best, then.
         found = found or self.come_due().read_unlocked(limit)
         return found or self.at_once().read_unlocked(limit)
+
+    def next_apart(self, limit: int) -> list[JobQuerySet]:
+        """Return what an independent queue runs next, most urgent first, a queryset for each job.
+
+        A job is in it as long as it may still run.
+        """
+        if ids := self.next_ids(limit):
+            ready = self.filter(~self.paused()).waiting().due()
+            return [ready.filter(pk=pk) for pk in ids]
+        return self.deferred().apart(limit)
 
     def give_back_unbegun(self, jobs: list[Any]) -> int:
         """Let leased jobs wait again whose body has not begun; return how many there were.

@@ -21,7 +21,8 @@ from tests.faults.figures import figures as figures
 from tests.faults.figures import pytest_terminal_summary as pytest_terminal_summary
 
 # So that what a machine or a checker asserts is told with its values.
-pytest.register_assert_rewrite("tests.faults.queue_machine", "tests.faults.outbox_machine")
+RIGS = ("queue_machine", "queue_hands", "outbox_machine", "outbox_hands")
+pytest.register_assert_rewrite(*[f"tests.faults.{rig}" for rig in RIGS])
 
 flushing.install()
 

@@ -18,8 +18,8 @@ from jaiminho_celery.app import OutboxCelery
 from jaiminho_celery.models import Event
 from parviraptor_celery import broker
 from parviraptor_celery.drains import Budget
+from tests.integration.background.common import ON_SERVERS, numbers, statuses
 from tests.integration.black_hole import in_front_of
-from tests.integration.test_background import ON_SERVERS, numbers, statuses
 from tests.integration.test_celery_messages import make_app
 from tests.integration.test_outbox import expire
 from tests.supervision import processes

@@ -1,9 +1,8 @@
-"""Rows that can't be read, and bodies that end in unusual ways: each costs its own job only."""
+"""Bodies that end in unusual ways, and rows that are hard to handle: each costs its own job."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,11 @@ from typing import Any
 
 import pytest
 from celery.exceptions import WorkerShutdown
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from parviraptor_celery import broker, dispatch, signals, sweep
+from parviraptor_celery import broker, dispatch, signals
 from parviraptor_celery.dispatch import JobPoolFeed
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.foreground import ForegroundWorker
@@ -30,7 +29,6 @@ from tests.testapp.models import (
     FreeJob,
     GeneratedJob,
     Note,
-    PickyFreeJob,
     PickyLaneJob,
 )
 from tests.unit.jobs import received
@@ -54,54 +52,6 @@ def work_off(queue: type[AbstractJob], using: str) -> int:
 
 def statuses(queue: Any, using: str) -> list[str]:
     return list(queue.rows(using).order_by("id").values_list("status", flat=True))
-
-
-class TestARowThatCanNotBeRead:
-    def test_waits_at_the_head_of_its_lane_for_a_worker_that_can(self, using: str) -> None:
-        first, _ = enqueue(PickyLaneJob, using, ["unreadable", ""])
-        enqueue(PickyLaneJob, using, [""], shop="b")
-        assert work_off(PickyLaneJob, using) == 1  # of the other lane
-        assert statuses(PickyLaneJob, using) == ["NEW", "NEW", "PROCESSED"]
-        row = PickyLaneJob.rows(using).defer("script").get(pk=first.pk)
-        assert timedelta(seconds=50) < row.run_after - timezone.now() < timedelta(seconds=70)
-        assert (row.error_count, row.worker_deaths, row.attempt) == (0, 0, 0)
-        assert "could not be read" in row.error_message
-
-        PickyLaneJob.rows(using).update(script="", run_after=None)  # a worker that can
-        work_off(PickyLaneJob, using)
-        assert statuses(PickyLaneJob, using) == ["PROCESSED"] * 3
-
-    def test_as_a_successor_leaves_the_outcome_of_its_predecessor_alone(self, using: str) -> None:
-        _, second, _ = enqueue(PickyLaneJob, using, ["", "unreadable", ""])
-        with received(signals.lease_lost) as lost:
-            work_off(PickyLaneJob, using)
-        assert statuses(PickyLaneJob, using) == ["PROCESSED", "NEW", "NEW"]
-        assert lost == []
-        row = PickyLaneJob.rows(using).defer("script").get(pk=second.pk)
-        assert (row.running_lane, row.lease_until, row.begun_at) == (None, None, None)
-        assert row.run_after > timezone.now()
-
-    def test_keeps_no_independent_job_from_running(self, using: str) -> None:
-        enqueue(PickyFreeJob, using, ["", "unreadable", "", ""])
-        work_off(PickyFreeJob, using)
-        assert statuses(PickyFreeJob, using) == ["PROCESSED", "NEW", "PROCESSED", "PROCESSED"]
-
-    def test_is_rescued_like_any_other(self, using: str) -> None:
-        (job,) = enqueue(PickyLaneJob, using, [""])
-        assert job.claim()
-        past = timezone.now() - timedelta(minutes=1)
-        PickyLaneJob.rows(using).update(script="unreadable", lease_until=past)
-        assert sweep.rescue(PickyLaneJob, using) == 1
-        assert statuses(PickyLaneJob, using) == ["NEW"]
-
-    def test_is_named_in_the_log_without_what_it_holds(
-        self, using: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        enqueue(PickyFreeJob, using, ["unreadable"])
-        with caplog.at_level(logging.DEBUG, logger="parviraptor_celery"):
-            work_off(PickyFreeJob, using)
-        assert "can't be read here" in caplog.text
-        assert "none of ours" not in caplog.text
 
 
 class TestABody:
@@ -432,8 +382,3 @@ class TestAnAtomicBody:
         enqueue(AtomicJob, using, [""])
         work_off(AtomicJob, using)
         assert (statuses(AtomicJob, using), len(runs)) == (["FAILED"], 1)
-
-
-def test_a_table_that_can_not_be_read_at_all_is_still_an_error(using: str) -> None:
-    with pytest.raises(DatabaseError), transaction.atomic(using=using):
-        FreeJob.rows(using).extra(where=["no_such_column = 1"]).read_unlocked(5)

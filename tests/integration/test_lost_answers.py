@@ -61,7 +61,7 @@ def test_a_batch_that_was_never_committed_is_claimed_anew(using: str) -> None:
     for job in feed.tried:
         job.attempt += 1  # as after a lease that was rolled back
     with transaction.atomic(using=using):
-        assert len(feed._claim_batch_again()) == 3
+        assert len(feed._lease_chosen_again(feed.choose)) == 3
     assert set(FreeJob.rows(using).values_list("status", "attempt")) == {("PROCESSING", 1)}
 
 

@@ -11,8 +11,8 @@ import pytest
 from parviraptor_celery.dispatch import run_lanes, run_pool
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.exceptions import TemporaryJobFailure
-from parviraptor_celery.feeds import MOST_UNPROCESSABLE
 from parviraptor_celery.foreground import ForegroundWorker
+from parviraptor_celery.pool_feed import MOST_UNPROCESSABLE
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 
 QUEUES = pytest.mark.parametrize("queue", [FreeJob, LaneJob])

@@ -15,7 +15,7 @@ from jaiminho_celery import hooks, messages, sweep
 from jaiminho_celery.app import OutboxCelery
 from jaiminho_celery.models import Event
 from parviraptor_celery.drains import Budget
-from tests.integration.test_background import statuses
+from tests.integration.background.common import statuses
 from tests.integration.test_celery_messages import drain_queue, make_app
 from tests.integration.test_message_batches import frozen
 

@@ -1,6 +1,6 @@
 """What the job queues promise where Celery workers, brokers and processes are real.
 
-Continues test_queue_contract.py: public names only.
+Continues queue_contract/: public names only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `OutboxCelery` does around the message: results, bypasses, events, databases, bad input."""
+"""Results, what bypasses the outbox, and what is sent besides."""
 
 from __future__ import annotations
 
@@ -11,45 +11,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from celery import Celery, group, signals
+from celery import group, signals
 from celery.beat import ScheduleEntry, Scheduler
 from celery.contrib.testing.worker import start_worker
 from celery.result import AsyncResult
 from celery.schedules import schedule
 from django.db import connections, transaction
-from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler
 from kombu import Exchange, Queue
-from kombu.exceptions import EncodeError
 
 from jaiminho_celery.app import OutboxCelery
-from jaiminho_celery.exceptions import PayloadTooLarge, UnknownAlias
 from jaiminho_celery.models import Event
 from parviraptor_celery import broker as library_broker
-from tests import servers
+from tests.integration.outbox_celery.common import NOWHERE, nothing, tasks_of
 from tests.integration.wire import Broker, acting, application, assert_equal_on_the_wire, pair
 from tests.unit.events import let_be_due, relay
 
-NOWHERE = "redis://127.0.0.1:1/0"
-
 pytestmark = [pytest.mark.django_db(transaction=True)]
-
-
-@pytest.fixture(params=["redis", "rabbitmq"])
-def at(request: pytest.FixtureRequest, queue_name: str) -> Iterator[Broker]:
-    place = Broker(servers.require(request.param), queue_name)
-    yield place
-    place.close()
-    library_broker.close_breaker()
-
-
-@pytest.fixture
-def app(at: Broker) -> Iterator[Any]:
-    ours = application(OutboxCelery, at)
-    with acting(ours):
-        yield ours
 
 
 @contextmanager
@@ -80,7 +60,7 @@ class TestResults:
                 nested.append(app.tasks["wire.drop"].delay())
                 nested.append(app.tasks["wire.other"].delay())
 
-        app.task(name="wire.other", shared=False)(_nothing)
+        app.task(name="wire.other", shared=False)(nothing)
         with rolled_back():
             outer = app.tasks["wire.add"].delay()
             assert Event.objects.count() == 3
@@ -122,7 +102,7 @@ class TestBypasses:
             app.tasks["wire.drop"].delay()
             app.tasks["wire.add"].delay()
             assert Event.objects.count() == 1
-        _until(lambda: len(_tasks(at)) == 1)
+        _until(lambda: len(tasks_of(at)) == 1)
 
     def test_tasks_of_a_group_sent_while_another_goes_out_directly_use_the_outbox(
         self, app: Any, at: Broker
@@ -145,14 +125,14 @@ class TestBypasses:
             own = connection if given == "connection" else app.amqp.Producer(connection)
             app.send_task("wire.add", **{given: own})
             assert not Event.objects.exists()
-        _until(lambda: len(_tasks(at)) == 1)
+        _until(lambda: len(tasks_of(at)) == 1)
 
     def test_a_producer_may_be_given_by_position(self, app: Any, at: Broker) -> None:
         with rolled_back(), app.connection_for_write() as connection:
             producer = app.amqp.Producer(connection)
             app.send_task("wire.add", (1,), {}, None, None, None, producer)
             assert not Event.objects.exists()
-        _until(lambda: len(_tasks(at)) == 1)
+        _until(lambda: len(tasks_of(at)) == 1)
 
     def test_beat_sends_directly(self, app: Any, at: Broker) -> None:
         scheduler = Scheduler(app=app)
@@ -162,7 +142,7 @@ class TestBypasses:
             scheduler.tick()
             assert not Event.objects.exists()
         scheduler.connection.release()
-        _until(lambda: len(_tasks(at)) == 1)
+        _until(lambda: len(tasks_of(at)) == 1)
 
     def test_beat_with_its_schedule_in_the_database_sends_directly(
         self, app: Any, at: Broker
@@ -177,7 +157,7 @@ class TestBypasses:
 
         def tick() -> bool:
             scheduler.tick()
-            sent.update(_tasks(at))
+            sent.update(tasks_of(at))
             return sent >= {"wire.add", "wire.unknown"}
 
         with CaptureQueriesContext(connections["default"]) as queries:
@@ -269,97 +249,7 @@ class TestWhatIsSentBesides:
             assert Event.objects.get().status == Event.Status.WAITING
             let_be_due()
             relay()
-        assert _tasks(at) == {"wire.add"}
-
-
-class TestDatabases:
-    def test_a_send_costs_one_insert(self, using: str, queue_name: str) -> None:
-        app = OutboxCelery("count", broker=NOWHERE, backend=NOWHERE, set_as_current=False)
-        app.conf.task_send_sent_event = True
-        with pytest.raises(ZeroDivisionError), transaction.atomic(using=using):
-            with CaptureQueriesContext(connections[using]) as queries:
-                app.send_task("count.it", outbox_using=using)
-            assert [query["sql"][:11] for query in queries] == ["INSERT INTO"]
-            assert Event.rows(using).count() == 1
-            raise ZeroDivisionError
-
-    def test_the_app_names_the_database_for_canvas_too(self, using: str) -> None:
-        class Elsewhere(OutboxCelery):
-            outbox_using = using
-
-        app = Elsewhere("elsewhere", broker=NOWHERE, set_as_current=False)
-        task = app.task(name="elsewhere.task", shared=False)(_nothing)
-        with pytest.raises(ZeroDivisionError), transaction.atomic(using=using):
-            group([task.s(), task.s()], app=app).apply_async()
-            assert Event.rows(using).count() == 2
-            raise ZeroDivisionError
-
-    def test_an_unknown_database_is_refused_before_anything_is_written(self) -> None:
-        app = OutboxCelery("unknown", broker=NOWHERE, set_as_current=False)
-        with pytest.raises(UnknownAlias, match="'nirvana'"):
-            app.send_task("unknown.task", outbox_using="nirvana")
-        assert not Event.objects.exists()
-
-
-class TestBadInput:
-    @pytest.mark.parametrize("kind", [Celery, OutboxCelery])
-    def test_an_argument_that_cant_be_encoded_raises_what_celery_raises(
-        self, kind: type[Celery], redis_url: str
-    ) -> None:
-        app = kind("bad", broker=redis_url, set_as_current=False)
-        with pytest.raises(EncodeError):
-            app.send_task("bad.task", (object(),))
-        assert not Event.objects.exists()
-
-    @override_settings(JAIMINHO_CONFIG={"MAX_PAYLOAD_BYTES": 2000})
-    def test_a_message_that_is_too_large_raises_at_the_call(self) -> None:
-        app = OutboxCelery("large", broker=NOWHERE, set_as_current=False)
-        with pytest.raises(PayloadTooLarge):
-            app.send_task("large.task", ("x" * 2000,), argsrepr="")
-        assert not Event.objects.exists()
-
-
-class TestThreadsAndApps:
-    def test_each_app_sends_to_its_own_broker(
-        self, redis_url: str, rabbitmq_url: str, queue_name: str
-    ) -> None:
-        places = [Broker(redis_url, queue_name), Broker(rabbitmq_url, queue_name)]
-        apps = []
-        for name, at in zip(("first", "second"), places, strict=True):
-            app = OutboxCelery(name, broker=at.url)
-            app.conf.task_default_queue = queue_name
-            apps.append(app)
-        with transaction.atomic():
-            for app in apps:
-                app.send_task(f"task.of.{app.main}")
-        assert [_tasks(at) for at in places] == [{"task.of.first"}, {"task.of.second"}]
-        for at in places:
-            at.close()
-
-    def test_a_task_sent_by_an_on_commit_hook_is_sent(self, app: Any, at: Broker) -> None:
-        with transaction.atomic():
-            transaction.on_commit(lambda: app.tasks["wire.add"].delay())
-            app.tasks["wire.drop"].delay()
-        assert _tasks(at) == {"wire.add", "wire.drop"}
-
-    def test_many_threads_send_each_its_own(self, app: Any, at: Broker) -> None:
-        results: list[Any] = []
-
-        def send() -> None:
-            results.extend(app.send_task("wire.add") for _ in range(5))
-            connections.close_all()
-
-        threads = [threading.Thread(target=send) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        sent = [message for messages in at.take().values() for message in messages]
-        assert len(results) == len(sent) == 20
-        assert {type(result.backend) for result in results} == {type(app.backend)}
-
-
-def _nothing() -> None: ...
+        assert tasks_of(at) == {"wire.add"}
 
 
 def _add(x: int, y: int) -> int:
@@ -388,15 +278,6 @@ def _event(taken: dict[str, list[Any]], at: Broker) -> Any:
         (message,) = taken[f"{at.name}-events"]
         event = json.loads(message["body"])
     return {key: value for key, value in event.items() if key not in ("timestamp", "clock")}
-
-
-def _tasks(at: Broker) -> set[str]:
-    """Return the names of the tasks that lie at the broker, and take them."""
-    found = set()
-    for messages in at.take().values():
-        for message in messages:
-            found.add(message["headers"]["task"])
-    return found
 
 
 def _until(check: Callable[[], Any], seconds: float = 10) -> Any:

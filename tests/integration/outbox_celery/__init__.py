@@ -1,0 +1,1 @@
+"""What `OutboxCelery` does around the message: results, bypasses, events, databases, bad input."""

@@ -1,0 +1,231 @@
+"""The outbox: claims of hook and relay, rounds, and its background thread."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+OUTBOX = "tests/integration/test_outbox.py"
+BACKGROUND = "tests/integration/background"
+ENDINGS = "tests/integration/test_background_processes.py"
+TURNS = "tests/integration/test_turns.py"
+PUBLISHER = "tests/integration/test_publisher.py"
+
+MUTATIONS = [
+    Mutation(
+        "born-leased",
+        "jaiminho_celery/strategies.py",
+        "event.status = EventStatus.PUBLISHING",
+        "event.status = EventStatus.WAITING; return event.save(using=alias)",
+        OUTBOX,
+    ),
+    Mutation(
+        "order-barrier",
+        "jaiminho_celery/barriers.py",
+        "if event.pk <= self.passed:",
+        "if True:",
+        OUTBOX,
+    ),
+    Mutation(
+        "late-hook-wins-again",
+        "jaiminho_celery/hooks.py",
+        "return not is_late or alone(self.event.alias, self.event.renew)",
+        "return True",
+        OUTBOX,
+    ),
+    Mutation(
+        "signature",
+        "jaiminho_celery/execution.py",
+        "verify(event)",
+        "pass",
+        "tests/unit/jaiminho",
+    ),
+    Mutation(
+        "import-only-installed-apps",
+        "jaiminho_celery/registry.py",
+        "if not separator or not _is_in_installed_app(module):",
+        "if not separator:",
+        "tests/unit/jaiminho",
+    ),
+    Mutation(
+        "settled-before-it-waits",
+        "parviraptor_celery/lane_feed.py",
+        "row = alone(self.using, self.candidate_at_once)",
+        "row = alone(self.using, self.candidate)",
+        OUTBOX,
+    ),
+    Mutation(
+        "all-or-nothing",
+        "jaiminho_celery/models.py",
+        "raise _LeaseLost",
+        "pass",
+        BACKGROUND,
+    ),
+    Mutation(
+        "forget-the-parent",
+        "jaiminho_celery/publisher.py",
+        "os.register_at_fork(after_in_child=self._begin_anew)",
+        "pass",
+        ENDINGS,
+    ),
+    Mutation(
+        "flush-at-exit",
+        "jaiminho_celery/publisher.py",
+        "atexit.register(self.flush, EXIT_SECONDS)",
+        "pass",
+        ENDINGS,
+    ),
+    Mutation(
+        "flush-of-a-worker's-child",
+        "jaiminho_celery/tasks.py",
+        '@worker_process_shutdown.connect(dispatch_uid="jaiminho_celery.flush_child")',
+        "",
+        ENDINGS,
+    ),
+    Mutation(
+        "no-thread-inside-a-transaction",
+        "jaiminho_celery/hooks.py",
+        " and not connection.in_atomic_block",
+        "",
+        BACKGROUND,
+    ),
+    Mutation(
+        "thread-outlives-a-database",
+        "jaiminho_celery/publisher.py",
+        "except Exception:  # a database that is away, for example",
+        "except ZeroDivisionError:",
+        BACKGROUND,
+    ),
+    Mutation(
+        "thread-closes-connections",
+        "jaiminho_celery/publisher.py",
+        "connection.close_if_unusable_or_obsolete()",
+        "pass",
+        BACKGROUND,
+    ),
+    Mutation(
+        "held-by-a-test",
+        "jaiminho_celery/hooks.py",
+        "if holding.is_held():",
+        "if False:",
+        "tests/unit/jaiminho/kit",
+    ),
+    Mutation(
+        "failed-request-is-none",
+        "jaiminho_celery/kicks.py",
+        "if broker.kick(RELAY, countdown=seconds, using=using):",
+        "if broker.kick(RELAY, countdown=seconds, using=using) or True:",
+        "tests/unit/jaiminho/test_coming_back.py",
+    ),
+    Mutation(
+        "one-request-for-many",
+        "jaiminho_celery/kicks.py",
+        "if now < _asked_for.get(using, 0.0) <= due:",
+        "if False:",
+        "tests/unit/jaiminho/test_coming_back.py",
+    ),
+    Mutation(
+        "dead-letter-holds-its-lane",
+        "jaiminho_celery/querysets.py",
+        "return self._in_lane(lane, EventStatus.DEAD)",
+        "return self._in_lane(lane, EventStatus.SKIPPED)",
+        "tests/integration/test_dead_letters.py",
+    ),
+    Mutation(
+        "fingerprint-knows-the-place",
+        "jaiminho_celery/fingerprints.py",
+        '{kind.__qualname__}", _raised_in(error))',
+        '{kind.__qualname__}", "")',
+        "tests/unit/jaiminho/test_fingerprints.py",
+    ),
+    Mutation(
+        "receiver-of-a-class-method",
+        "jaiminho_celery/execution.py",
+        "attempt.receiver = methods.find(function.func, event.body)",
+        "pass",
+        "tests/unit/jaiminho/methods",
+    ),
+    Mutation(
+        "receiver-of-the-hook",
+        "jaiminho_celery/hooks.py",
+        "by_relay=False, receiver=leased.receiver)",
+        "by_relay=False)",
+        "tests/unit/jaiminho/methods",
+    ),
+    Mutation(
+        "a-round-ends",
+        "jaiminho_celery/sweep.py",
+        "dispatch.relay_pool(using, _turn(budget), stream, until=until)",
+        "dispatch.relay_pool(using, _turn(budget), stream)",
+        TURNS,
+    ),
+    Mutation(
+        "turns",
+        "jaiminho_celery/sweep.py",
+        "relay_pool(using, _turn(budget),",
+        "relay_pool(using, budget,",
+        TURNS,
+    ),
+    Mutation(
+        "a-lane-ends-with-the-round",
+        "jaiminho_celery/sweep.py",
+        "return [lane for lane in lanes if lane in held]",
+        "return lanes",
+        TURNS,
+    ),
+    Mutation(
+        "given-back-as-due-as-before",
+        "jaiminho_celery/dispatch.py",
+        "event.put_back(run_after=event.run_after)",
+        "event.put_back()",
+        TURNS,
+    ),
+    Mutation(
+        "relay-rows",
+        "jaiminho_celery/dispatch.py",
+        "look = int(min(self.look, max(self.budget.rows, 1)))",
+        "look = self.look",
+        TURNS,
+    ),
+    Mutation(
+        "batches-by-bytes",
+        "jaiminho_celery/dispatch.py",
+        "return min(MESSAGE_BATCH, max(1, BATCH_BYTES // max(largest, 1)))",
+        "return MESSAGE_BATCH",
+        TURNS,
+    ),
+    Mutation(
+        "fenced-delete",
+        "jaiminho_celery/querysets.py",
+        "return int(self._raw_delete(self.db))",
+        "return self.delete()[0]",
+        TURNS,
+    ),
+    Mutation(
+        "batches-by-database",
+        "jaiminho_celery/publisher.py",
+        "groupby(sorted(batch, key=_alias), key=_alias)",
+        "groupby(batch, key=_alias)",
+        PUBLISHER,
+    ),
+    Mutation(
+        "thread-hands-on",
+        "jaiminho_celery/publisher.py",
+        "            self._hand_on()",
+        "            pass",
+        PUBLISHER,
+    ),
+    Mutation(
+        "one-warning",
+        "jaiminho_celery/publisher.py",
+        "if is_full and not self._was_full:",
+        "if is_full:",
+        PUBLISHER,
+    ),
+    Mutation(
+        "bytes-are-counted",
+        "jaiminho_celery/publisher.py",
+        "            self._bytes += len(leased.event.body)",
+        "            pass",
+        PUBLISHER,
+    ),
+]
