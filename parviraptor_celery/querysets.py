@@ -136,10 +136,15 @@ class JobQuerySet(LeasedQuerySet):
         """Annotate, besides, ``is_paused``: the queue is, or the lane."""
         return super().as_candidates(lane).annotate(is_paused=self.paused(lane))
 
-    def prepared_head(self, status: str) -> PreparedSelect:
-        """Return the query for what decides about the candidate, and which row that is."""
+    def prepared_head(self, status: str, *more: str) -> PreparedSelect:
+        """Return the query for what decides about the candidate, and which row that is.
+
+        With ``more`` of what ``as_candidates()`` annotates.
+        """
         rows = self._in_lane(ANY_LANE, status).as_candidates(ANY_LANE)
-        return PreparedSelect(rows.values("id", "attempt", "is_due", "held_by", "is_paused")[:1])
+        return PreparedSelect(
+            rows.values("id", "attempt", "is_due", "held_by", "is_paused", *more)[:1]
+        )
 
     def variant(self) -> object:
         return pauses.can_be_made(self.db)

@@ -122,6 +122,7 @@ def test_what_was_known_once_is_not_believed_of_a_later_save(using: str, kicked:
     job = LaneJob.enqueue(using=using)
     LaneJob.enqueue(using=using)
     job.pk, job._state.adding = None, True  # Django's way of making a copy
+    job.error_message = Upper(models.Value("left to Django"))
     with transaction.atomic(using=using):
         job.save()
     assert len(kicked) == 1
