@@ -41,7 +41,7 @@ mutations: $(INSTALLED) ## Take out each protecting line in turn; a test must tu
 guarantees: $(INSTALLED) ## Check that docs/guarantees.md counts the cases of its tests (ARGS=--write)
 	@$(PY) -m tests.guarantees $(ARGS)
 
-soak: $(INSTALLED) ## Break everything at random for SECONDS (60), then check that every promise was kept
+soak: $(INSTALLED) ## Break everything at random for SECONDS (60), then check every promise
 	@$(PY) -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 benchmark: $(INSTALLED) ## Measure side by side with other outboxes (ARGS="--help" tells what there is)

@@ -15,12 +15,20 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from parviraptor_celery.admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
+from parviraptor_celery.admin_tools import (
+    MOST_COUNTED,
+    CappedPaginator,
+    id_in,
+    long_text,
+    moment,
+    one_line,
+)
 
 from . import dead_letters, registry
 from .dead_letters import Report, Verb
 from .models import Event
 
+ABOVE = ("status", "name", "stream", "key", "created_at", "run_after", "sent_at")
 HIDDEN = ("body", "signature", "lane", "running_lane", "leased_by", "version")
 
 
@@ -45,15 +53,16 @@ class EventAdmin(admin.ModelAdmin):
 
     list_display = (
         "id",
+        "status",
         "name",
         "stream",
         "key",
-        "status",
-        "fingerprint",
+        "error",
+        "run_after",
         "error_count",
         "created_at",
         "sent_at",
-        "run_after",
+        "fingerprint",
     )
     list_filter = ("status", "strategy", StreamFilter)
     search_fields = ("id", "uuid", "name", "fingerprint")
@@ -67,6 +76,7 @@ class EventAdmin(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
     actions = ("replay", "skip", "discard")
+    readonly_fields = ("error_in_full", "body_in_full")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         # Where events are decided about, not a replica that the router may read from.
@@ -80,10 +90,31 @@ class EventAdmin(admin.ModelAdmin):
         term = search_term.strip()
         return (queryset.filter(_equals(term)) if term else queryset), False
 
-    def get_fields(self, request: HttpRequest, obj: Event | None = None) -> list[Any]:
-        names = [field.name for field in Event._meta.fields if field.name not in HIDDEN]
+    @admin.display(description="error")
+    def error(self, event: Event) -> str:
+        return one_line(event.error_message)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Event | None = None) -> Any:
         may_see = request.user.has_perm("jaiminho_celery.view_event_payload")
-        return [*names, "signature", "body"] if may_see else names
+        has_failed = obj is not None and (obj.error_count or obj.error_message)
+        error = ("Error", {"fields": ["error_count", "error_in_full", "fingerprint"]})
+        shown = {*ABOVE, "error_count", "error_message", "fingerprint", *HIDDEN}
+        engine = [field.name for field in Event._meta.fields if field.name not in shown]
+        engine += ["signature"] if may_see else []
+        return [
+            (None, {"fields": ABOVE}),
+            *([error] if has_failed else []),
+            *([("Payload", {"fields": ["body_in_full"]})] if may_see else []),
+            ("Engine", {"fields": engine, "classes": ["collapse"]}),
+        ]
+
+    @admin.display(description="error message")
+    def error_in_full(self, event: Event) -> str:
+        return long_text(event.error_message, "Error message")
+
+    @admin.display(description="body")
+    def body_in_full(self, event: Event) -> str:
+        return long_text(event.body, "Body")
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """Filter by the list's own filters only: by others one could guess what is hidden."""

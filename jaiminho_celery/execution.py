@@ -16,6 +16,7 @@ from parviraptor_celery.signals import tell
 from parviraptor_celery.texts import describe
 
 from . import methods, registry, signals
+from .backoff import backoff, given_up, is_last_attempt
 from .conf import settings
 from .exceptions import (
     BadEventSignature,
@@ -26,7 +27,7 @@ from .exceptions import (
     UnreadableEvent,
 )
 from .fingerprints import fingerprint
-from .models import Event, backoff, given_up, is_last_attempt
+from .models import Event
 from .outcomes import Dead, Failed, Outcome, Postponed, Published, Unknown
 from .registry import Call, OutboxFunction
 from .serialization import decode_call

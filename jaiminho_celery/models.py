@@ -5,22 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 
+from django.core.validators import MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now, now
 from parviraptor_celery.fencing import AT_REST, FencedRow, one_more
-from parviraptor_celery.indexes import StatusIndex, UniqueWhileSet
+from parviraptor_celery.indexes import OneOf, StatusIndex, UniqueWhileSet, is_leased
 from parviraptor_celery.statements import insert
 from parviraptor_celery.texts import describe
 from parviraptor_celery.ticks import AbstractTick
 
 from . import kicks, registry
+from .backoff import backoff, given_up, is_last_attempt
 from .conf import settings
 from .constants import (
     FINGERPRINT_LENGTH,
@@ -59,19 +60,19 @@ class Event(FencedRow):
     )
     status = models.CharField(max_length=10, choices=EventStatus, default=EventStatus.WAITING)
     name = models.CharField(max_length=NAME_LENGTH)
-    version = models.PositiveSmallIntegerField()
+    version = models.SmallIntegerField()
     body = models.TextField()
     signature = models.CharField(max_length=64, blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     modified_at = models.DateTimeField(default=timezone.now, editable=False)
     sent_at = models.DateTimeField(null=True, blank=True)
     run_after = models.DateTimeField(null=True, blank=True, default=timezone.now)
-    error_count = models.PositiveIntegerField(default=0)
+    error_count = models.IntegerField(default=0, validators=[MinValueValidator(0)])
     error_message = models.TextField(blank=True, default="")
     fingerprint = models.CharField(max_length=FINGERPRINT_LENGTH, blank=True, default="")
     lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
     running_lane = models.CharField(max_length=LANE_LENGTH, null=True, editable=False)  # noqa: DJ001
-    attempt = models.PositiveIntegerField(default=0, editable=False)
+    attempt = models.IntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     leased_by = models.CharField(max_length=100, blank=True, default="", editable=False)
 
@@ -89,15 +90,11 @@ class Event(FencedRow):
         constraints: ClassVar[list[models.BaseConstraint]] = [
             UniqueWhileSet(field="running_lane", name="jaiminho_celery_event_running"),
             models.CheckConstraint(
-                name="jaiminho_celery_event_status", condition=Q(status__in=EventStatus.values)
+                name="jaiminho_celery_event_status", condition=OneOf("status", *EventStatus.values)
             ),
             models.CheckConstraint(
                 name="jaiminho_celery_event_lease",
-                condition=Q(status=EventStatus.PUBLISHING, lease_until__isnull=False)
-                | (
-                    ~Q(status=EventStatus.PUBLISHING)
-                    & Q(lease_until__isnull=True, running_lane__isnull=True)
-                ),
+                condition=is_leased(EventStatus.PUBLISHING),
             ),
             # What keeps no order is found by its due time, which it therefore has to have.
             models.CheckConstraint(
@@ -249,29 +246,8 @@ class Event(FencedRow):
         return bool(self.rows(self.alias).filter(**self._fence(self.status)).erase())
 
 
-def is_last_attempt(error_count: int) -> bool:
-    """Return whether one failure more than ``error_count`` reaches MAX_ATTEMPTS."""
-    most = settings.MAX_ATTEMPTS
-    return most is not None and error_count + 1 >= most
-
-
-def given_up(error_count: int, last: str) -> str:
-    """Return the reason of a dead letter that failed once more than ``error_count``."""
-    attempts = "1 failed attempt" if error_count == 0 else f"{error_count + 1} failed attempts"
-    return f"given up after {attempts} (MAX_ATTEMPTS): {last}"
-
-
 class _LeaseLost(Exception):
     """Rolls a transaction back."""
-
-
-def backoff(error_count: int) -> timedelta:
-    """Return how long an event waits after ``error_count`` failures and one more."""
-    return full_jitter(
-        error_count,
-        base_seconds=settings.BACKOFF_BASE_SECONDS,
-        cap_seconds=settings.BACKOFF_CAP_SECONDS,
-    )
 
 
 class Tick(AbstractTick):

@@ -12,24 +12,21 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models, router
+from django.db import router
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 
-from . import decisions, pauses, registry
+from . import pauses, registry
+from .admin_decisions import DecidingAdmin
 from .admin_lookups import StorableLookups
-from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, moment
-from .decisions import Decision
+from .admin_tools import MOST_COUNTED, CappedPaginator, id_in, long_text, one_line
 from .exceptions import UnknownQueue
 from .jobs import AbstractJob
 from .models import Pause
-from .pauses import REASON_LENGTH
-from .statements import database_time
 
 ENGINE = tuple(field.name for field in AbstractJob._meta.local_fields)
 SHOWN_ABOVE = {
@@ -37,12 +34,9 @@ SHOWN_ABOVE = {
     *("progress_done", "progress_total", "progress_note"),
 }
 SET_AT_CREATION = ("run_after", "priority")
-PER_LANE = ("pause_lane", "resume_lane")
-MOST_LISTED = 20
-SHOWN_OF_ERRORS = 80
 
 
-class JobAdmin(StorableLookups):
+class JobAdmin(DecidingAdmin):
     """Shows the jobs of a queue, and asks before it does what an action says.
 
     The actions need the change permission of the queue; pausing and resuming also that to add or
@@ -50,8 +44,6 @@ class JobAdmin(StorableLookups):
     ``has_cancel_permission()``, ``has_pause_permission()`` or ``has_resume_permission()`` for
     other rules. Columns of the engine are never edited here; those of your own are.
     """
-
-    model: type[AbstractJob]
 
     list_filter = ("status",)
     search_fields = ("pk",)
@@ -64,7 +56,6 @@ class JobAdmin(StorableLookups):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
-    actions = ("retry", "ignore", "cancel", *PER_LANE)
 
     def __init__(self, model: Any, admin_site: admin.AdminSite) -> None:
         if not issubclass(model, AbstractJob):
@@ -83,13 +74,11 @@ class JobAdmin(StorableLookups):
     def get_list_display(self, request: HttpRequest) -> Any:
         if self.list_display != ("__str__",):
             return self.list_display
-        lane = self.model.dependent_fields or ()
-        return ("id", "status", *lane, "attempt", "run_after", "error_count", "error", "progress")
+        more = ("error", "progress", "run_after", "attempt", "error_count")
+        return ("id", "status", *self._lane_fields(), *more)
 
     def get_list_select_related(self, request: HttpRequest) -> Any:
-        fields = [self.model._meta.get_field(name) for name in self.model.dependent_fields or ()]
-        related = [field.name for field in fields if isinstance(field, models.ForeignKey)]
-        return self.list_select_related or related or False
+        return self.list_select_related or self._related_lane_fields() or False
 
     def get_search_results(
         self, request: HttpRequest, queryset: Any, search_term: str
@@ -104,15 +93,14 @@ class JobAdmin(StorableLookups):
 
     @admin.display(description="error")
     def error(self, job: AbstractJob) -> str:
-        text = " ".join(job.error_message.split())
-        return text if len(text) <= SHOWN_OF_ERRORS else f"{text[:SHOWN_OF_ERRORS]}…"
+        return one_line(job.error_message)
 
     @admin.display(description="progress")
     def progress(self, job: AbstractJob) -> str:
         if job.progress_done is None:
             return ""
         share = f" of {job.progress_total}" if job.progress_total else ""
-        return f"{job.progress_done}{share} {job.progress_note}".strip()
+        return one_line(f"{job.progress_done}{share} {job.progress_note}")
 
     # One job
 
@@ -120,14 +108,18 @@ class JobAdmin(StorableLookups):
         if self.fieldsets or self.fields:
             return super().get_fieldsets(request, obj)
         own = [field.name for field in self.model.own_fields() if field.editable]
-        own = [*(self.model.dependent_fields or ()), *own]
+        own = [*self._lane_fields(), *own]
         if obj is None:
-            return [(None, {"fields": [*own, *SET_AT_CREATION]})]
+            is_ordered = self.model.dependent_fields is not None  # then no priority is looked at
+            return [(None, {"fields": [*own, "run_after", *([] if is_ordered else ["priority"])]})]
+        progress = ["progress"] if obj.progress_done is not None else []
+        has_failed = obj.error_count or obj.error_message or obj.error_traceback
+        error = ("Error", {"fields": ["error_count", "error_in_full", "traceback"]})
         engine = [name for name in ENGINE if name not in SHOWN_ABOVE]
         return [
-            (None, {"fields": ["status", "why", "progress"]}),
+            (None, {"fields": ["status", "why", *progress]}),
+            *([error] if has_failed else []),
             ("Fields", {"fields": own}),
-            ("Error", {"fields": ["error_count", "error_message", "traceback"]}),
             ("Engine", {"fields": engine, "classes": ["collapse"]}),
         ]
 
@@ -136,99 +128,24 @@ class JobAdmin(StorableLookups):
         if obj is None:
             return (*given, *(name for name in ENGINE if name not in SET_AT_CREATION))
         lane = self.model.dependent_fields or ()  # it can't change after the job was created
-        return (*given, *ENGINE, *lane, "why", "progress", "traceback")
+        return (*given, *ENGINE, *lane, "why", "progress", "error_in_full", "traceback")
 
     @admin.display(description="why")
     def why(self, job: AbstractJob) -> str:
-        return str(job.why())
+        reason = job.why()
+        if reason.job_id is None:
+            return reason.text
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        other = reverse(name, args=[reason.job_id], current_app=self.admin_site.name)
+        return format_html('{} <a href="{}">Job {}</a>', reason.text, other, reason.job_id)
+
+    @admin.display(description="error message")
+    def error_in_full(self, job: AbstractJob) -> str:
+        return long_text(job.error_message, "Error message")
 
     @admin.display(description="traceback")
     def traceback(self, job: AbstractJob) -> str:
-        return format_html("<pre>{}</pre>", job.error_traceback) if job.error_traceback else ""
-
-    # Who may decide
-
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        return self.has_change_permission(request)
-
-    def has_ignore_permission(self, request: HttpRequest) -> bool:
-        return self.has_change_permission(request)
-
-    def has_cancel_permission(self, request: HttpRequest) -> bool:
-        return self.has_change_permission(request)
-
-    def has_pause_permission(self, request: HttpRequest) -> bool:
-        may_pause = request.user.has_perm("parviraptor_celery.add_pause")
-        return self.has_change_permission(request) and may_pause
-
-    def has_resume_permission(self, request: HttpRequest) -> bool:
-        may_resume = request.user.has_perm("parviraptor_celery.delete_pause")
-        return self.has_change_permission(request) and may_resume
-
-    # Deciding
-
-    def get_actions(self, request: HttpRequest) -> Any:
-        actions = super().get_actions(request)
-        if self.model.dependent_fields is None:
-            return {name: item for name, item in actions.items() if name not in PER_LANE}
-        return actions
-
-    @admin.action(description="Retry failed jobs", permissions=["retry"])
-    def retry(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        return self._decide(request, queryset, decisions.RETRY)
-
-    @admin.action(description="Ignore failed jobs", permissions=["ignore"])
-    def ignore(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        return self._decide(request, queryset, decisions.IGNORE)
-
-    @admin.action(description="Cancel waiting jobs", permissions=["cancel"])
-    def cancel(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        return self._decide(request, queryset, decisions.CANCEL)
-
-    @admin.action(description="Pause the lanes of jobs", permissions=["pause"])
-    def pause_lane(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        return self._decide(request, queryset, decisions.PAUSE_LANE)
-
-    @admin.action(description="Resume the lanes of jobs", permissions=["resume"])
-    def resume_lane(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
-        return self._decide(request, queryset, decisions.RESUME_LANE)
-
-    def _decide(self, request: HttpRequest, queryset: Any, decision: Decision) -> Any:
-        """Show what would be done; when that comes back confirmed, do it."""
-        shown_until = moment(request.POST.get("shown_until", ""))
-        if shown_until is None:
-            return self._confirmation(request, queryset, decision)
-        shown = queryset.filter(modification_date__lte=shown_until)  # not what changed since
-        done = decision.to(shown, request.POST.get("reason", "")[:REASON_LENGTH])
-        title = f"{decision.name.capitalize()} {decision.what}"
-        self.message_user(request, f"{title}: done to {done}.", messages.SUCCESS)
-        return None
-
-    def _confirmation(self, request: HttpRequest, queryset: Any, decision: Decision) -> Any:
-        concerned = decision.concerned(queryset)
-        jobs = list(concerned.order_by("pk")[:MOST_LISTED])
-        if not jobs:
-            self.message_user(
-                request, f"There are no {decision.what} among the selected.", messages.WARNING
-            )
-            return None
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"{decision.name.capitalize()} {decision.what}",
-            "opts": self.opts,
-            "decision": decision,
-            "jobs": jobs,
-            "count": concerned.order_by().values("pk")[: decisions.MOST_AT_ONCE].count(),
-            "most": decisions.MOST_AT_ONCE,
-            "reason_length": REASON_LENGTH,
-            "checkbox_name": ACTION_CHECKBOX_NAME,
-            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-            "select_across": request.POST.get("select_across", "0"),
-            "action": request.POST.get("action", ""),
-            "shown_until": database_time(queryset.db).isoformat(),
-            "changelist": request.get_full_path(),
-        }
-        return TemplateResponse(request, "admin/parviraptor_celery/decide.html", context)
+        return long_text(job.error_traceback, "Traceback", wraps=False)
 
 
 class PauseForm(forms.ModelForm):
@@ -243,7 +160,8 @@ class PauseForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         queue: Any = self.fields["queue"]
-        queue.choices = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        labels = [(q._meta.label_lower, q._meta.label) for q in registry.all_queues()]
+        queue.choices = [("", "---------"), *labels]  # none is paused by a hasty click
 
 
 @admin.register(Pause)
@@ -284,6 +202,12 @@ class PauseAdmin(StorableLookups):
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
         for pause in queryset:
             _end(pause)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if (delete := actions.get("delete_selected")) is not None:
+            actions["delete_selected"] = (*delete[:2], "Resume (delete the selected pauses)")
+        return actions
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -10,8 +10,12 @@ from django.core.paginator import Paginator
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 
 MOST_COUNTED = 10_000
+SHOWN_IN_LISTS = 60
+SHOWN_IN_TITLES = 400
+LARGEST_ROWS = 20
 LARGEST_ID = 2**63 - 1
 LONGEST_ID = len(str(LARGEST_ID))
 
@@ -23,6 +27,27 @@ class CappedPaginator(Paginator):
     def count(self) -> int:
         rows: Any = self.object_list
         return int(rows.order_by().values("pk")[:MOST_COUNTED].count())
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of ``text`` for a column of a list; more of it is its tooltip."""
+    flat = " ".join(text.split())
+    if len(flat) <= SHOWN_IN_LISTS:
+        return format_html('<span class="nowrap">{}</span>', flat) if flat else ""
+    short, more = f"{flat[:SHOWN_IN_LISTS]}…", flat[:SHOWN_IN_TITLES]
+    return format_html('<span class="nowrap" title="{}">{}</span>', more, short)
+
+
+def long_text(text: str, label: str, *, wraps: bool = True) -> str:
+    """Return ``text`` for a form: what the admin would cut off gets a box that scrolls."""
+    if len(text) <= SHOWN_IN_LISTS and "\n" not in text:
+        return text
+    lines = text.count("\n") + 2 + (len(text) // 100 if wraps else 0)
+    return format_html(
+        '<textarea class="vLargeTextField" rows="{}" cols="80" wrap="{}" aria-label="{}" readonly>'
+        "\n{}</textarea>",
+        *(min(lines, LARGEST_ROWS), "soft" if wraps else "off", label, text),
+    )
 
 
 def id_in(term: str) -> int | None:

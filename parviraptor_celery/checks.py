@@ -24,6 +24,12 @@ APP = "parviraptor_celery"
 LONGEST_NAME = 63
 """Of a constraint, in PostgreSQL (bytes)."""
 
+NOT_RUN_BY_A_CALL = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+
 
 @register("parviraptor_celery")
 def check_settings(**_: Any) -> list[CheckMessage]:
@@ -64,12 +70,26 @@ def _check_queue(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
     yield from _check_meta(queue)
     yield from check_attributes(queue)
     yield from _check_kind(queue)
+    yield from _check_body(queue)
+
+
+def _check_body(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
     if queue.process is AbstractJob.process:
         yield Error(
             f"{queue._meta.label} has no process() method.",
             obj=queue,
             id="parviraptor_celery.E003",
         )
+    for name in ("process", "is_processable", "on_job_terminated"):
+        if any(is_kind(getattr(queue, name)) for is_kind in NOT_RUN_BY_A_CALL):
+            yield Error(
+                f"{queue._meta.label}.{name}() is asynchronous or a generator: calling it doesn't "
+                "run it, so its jobs would end with nothing done.",
+                hint="Make it an ordinary method; asgiref.sync.async_to_sync() calls what is "
+                "asynchronous.",
+                obj=queue,
+                id="parviraptor_celery.E019",
+            )
 
 
 def _check_dependent_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:

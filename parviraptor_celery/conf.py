@@ -71,6 +71,7 @@ class Setting(Generic[T]):
         self.rule = rule
         self.check = check
         self.example = default if example is None else example
+        self._good: T | None = None
 
     def __set_name__(self, owner: type[AppSettings], name: str) -> None:
         self.name = name
@@ -82,10 +83,13 @@ class Setting(Generic[T]):
     def __get__(self, instance: AppSettings | None, owner: type) -> Setting[T] | T:
         if instance is None:
             return self
-        value = instance.given().get(self.name, self.default)
+        value: T = instance.given().get(self.name, self.default)
+        if value is self._good and isinstance(value, int | float):  # asked for around every row
+            return value
         problem = self.rule(value)
         if problem:
             raise ImproperlyConfigured(f"{instance.setting_name}[{self.name!r}] {problem}.")
+        self._good = value
         return value
 
 
@@ -97,7 +101,7 @@ class AppSettings:
     def given(self) -> Mapping[str, Any]:
         """Return the dictionary as the user wrote it (empty when there is none)."""
         value = getattr(django_settings, self.setting_name, {})
-        return value if isinstance(value, Mapping) else {}
+        return value if isinstance(value, dict | Mapping) else {}
 
     @classmethod
     def known(cls) -> dict[str, Setting[Any]]:
@@ -147,6 +151,7 @@ class ParviraptorSettings(AppSettings):
     CLEAN_CHUNK_ROWS = Setting[int](1000, positive_integer, check=111)
     DATABASES = Setting[list[str] | None](None, aliases, example=["default"], check=112)
     MONITORING_IS_OPEN = Setting[bool](True, boolean, check=113)
+    PREPARE_STATEMENTS = Setting[bool](True, boolean, check=114)
 
 
 settings = ParviraptorSettings()

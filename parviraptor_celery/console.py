@@ -13,6 +13,11 @@ from django.core.management.base import CommandError
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 job`` or ``2 jobs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Stop:
     """Notes SIGTERM and SIGINT while the block runs, for a command that ends at a good moment.
 
@@ -70,7 +75,9 @@ class Progress:
     def __call__(self, rows: int) -> None:
         if self._out.isatty():
             rate = rows / max(time.monotonic() - self._began, 0.001)
-            self._out.write(f"\r{self._what}: {rows} rows deleted, {rate:.0f} rows/s", ending="")
+            # Of a fixed width: a shorter line would leave the end of the longer one behind.
+            line = f"\r{self._what}: {rows} rows deleted, {rate:6.0f} rows/s"
+            self._out.write(line, ending="")
             self._out.flush()
             self._has_shown = True
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ValidationError
 from django.db import (
     DataError,
+    Error,
     IntegrityError,
     InterfaceError,
     NotSupportedError,
@@ -17,6 +18,8 @@ from django.db import (
     connections,
     transaction,
 )
+
+from . import sessions
 
 logger = logging.getLogger("parviraptor_celery")
 
@@ -105,10 +108,12 @@ def undo_left_open(before: dict[str, int]) -> bool:
     return bool(left)
 
 
-def is_transient(error: OperationalError | InterfaceError) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
     if isinstance(error, InterfaceError):
         return True  # the connection is gone
+    if not isinstance(error, OperationalError):
+        return sessions.is_of_a_plan(error)
     cause: Any = error.__cause__
     if hasattr(cause, "sqlstate"):
         # PostgreSQL gives a code with each error; without one it is psycopg that has lost it.
@@ -133,7 +138,7 @@ def is_refusal(error: Exception) -> bool:
     """Return whether ``error`` is about a value, which no other row need have."""
     if isinstance(error, OperationalError):
         return bool(error.args) and error.args[0] in OUT_OF_RANGE_MYSQL_CODES
-    return isinstance(error, REFUSALS)
+    return isinstance(error, REFUSALS) and not sessions.is_of_a_plan(error)
 
 
 def _repeated(using: str, body: Callable[[], T], again: Callable[[], T]) -> T:
@@ -141,9 +146,12 @@ def _repeated(using: str, body: Callable[[], T], again: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return body() if attempt == 1 else again()
-        except (OperationalError, InterfaceError) as error:
+        except Error as error:
             if connection.in_atomic_block or attempt == ATTEMPTS or not is_transient(error):
                 raise
             logger.info("transaction on %s starts again (%s)", using, type(error).__name__)
-            connection.close_if_unusable_or_obsolete()
+            if sessions.is_of_a_plan(error):
+                sessions.forget_plans(connection, error)
+            else:
+                connection.close_if_unusable_or_obsolete()
     raise AssertionError("unreachable")

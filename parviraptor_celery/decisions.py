@@ -22,6 +22,7 @@ class Decision:
     """A verb, in words for a page that asks first, and what it does."""
 
     name: str
+    participle: str
     what: str
     """What it is done to, in the plural."""
 
@@ -36,6 +37,17 @@ class Decision:
     """Whether it is about the lanes of the jobs rather than about the jobs."""
 
     takes_reason: bool = False
+
+    def of(self, count: int) -> str:
+        """Say what it is done to, for a page that asks: ``6 jobs``."""
+        jobs = "1 job" if count == 1 else f"{count} jobs"
+        return f"the lanes of {jobs}" if self.per_lane else jobs
+
+    def done_to(self, count: int) -> str:
+        """Say what was done, in a sentence."""
+        noun = "lane" if self.per_lane else "job"
+        sentence = f"{count} {noun}{'' if count == 1 else 's'} {self.participle}."
+        return sentence if count else f"{sentence} What was selected was left alone."
 
     def to(self, jobs: JobQuerySet, reason: str = "") -> int:
         """Do it to ``jobs`` by id, at most ``MOST_AT_ONCE``; return how many it was done to.
@@ -67,6 +79,7 @@ class Decision:
 
 RETRY = Decision(
     "retry",
+    "retried",
     "failed jobs",
     "They wait again, with those that failed because of them, in their old order. A job whose own "
     "cause is still failed is left alone, and so is one while another with its unique key waits.",
@@ -75,6 +88,7 @@ RETRY = Decision(
 )
 IGNORE = Decision(
     "ignore",
+    "ignored",
     "failed jobs",
     "They are set aside and never run; newcomers of their lanes run again.",
     lambda jobs: jobs.failed(),
@@ -82,6 +96,7 @@ IGNORE = Decision(
 )
 CANCEL = Decision(
     "cancel",
+    "cancelled",
     "waiting jobs",
     "They are set aside and never run; what waits behind them goes on.",
     lambda jobs: jobs.claimable(),
@@ -89,6 +104,7 @@ CANCEL = Decision(
 )
 PAUSE_LANE = Decision(
     "pause",
+    "paused",
     "lanes of the selected jobs",
     "No job of these lanes is begun any more until they are resumed; what runs may end.",
     lambda jobs: jobs.filter(lane__isnull=False),
@@ -98,6 +114,7 @@ PAUSE_LANE = Decision(
 )
 RESUME_LANE = Decision(
     "resume",
+    "resumed",
     "lanes of the selected jobs",
     "Their jobs run again, unless the whole queue is paused.",
     lambda jobs: jobs.filter(lane__isnull=False),

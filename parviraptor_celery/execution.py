@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from django.db import OperationalError, connections, transaction
+from django.db import InterfaceError, connections, transaction
 from django.db.models.fields.files import FieldFile
 
 from . import signals, stopping
@@ -187,9 +187,17 @@ def _run_atomically(job: AbstractJob) -> Run:
 
 def _may_run_again(job: AbstractJob, error: Exception) -> bool:
     """Return whether the body is to start again, which nobody else may have done meanwhile."""
-    if not (isinstance(error, OperationalError) and is_transient(error)):
+    if not _may_pass(error):
         return False
     return alone(job.alias, lambda: job.held().exists())
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether body and completion may succeed when they are tried again.
+
+    Not when the body goes on with a connection that it closed itself.
+    """
+    return is_transient(error) and not isinstance(error, InterfaceError)
 
 
 def _is_committed_after_all(job: AbstractJob) -> bool:
@@ -253,7 +261,7 @@ def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
             return NotProcessable()
         job.process()
     except Exception as error:
-        if reraise_transient and isinstance(error, OperationalError) and is_transient(error):
+        if reraise_transient and _may_pass(error):
             raise
         return outcome_of(error)
     except ENDS_OF_A_BODY as error:

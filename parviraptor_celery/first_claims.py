@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import connections
 
+from . import sessions
 from .clock import kept, now
 from .leased import ANY_LANE
 from .leases import worker_identity
@@ -202,7 +203,7 @@ def _batch_form(
 
 
 def _ask(form: _Form, using: str, params: list[Any]) -> list[Any]:
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(form.sql, params)
         return list(cursor.fetchall())
 

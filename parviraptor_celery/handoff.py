@@ -9,11 +9,15 @@ Other engines have no UPDATE inside a WITH; their feeds use transactions.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections
 
+from . import sessions
 from .clock import kept, now
 from .fencing import AT_REST
 from .leased import ANY_LANE
@@ -43,8 +47,8 @@ def settle_and_claim(run: Any, rows: Any, lane: str) -> Any:
     variant = queue.lease_seconds(), rows.variant()
     form = _claiming(rows.__class__, queue, using, worker_identity(), variant)
     finish, finish_params, to, columns = _finish(run, using)
-    sql = f"WITH finished AS ({finish} RETURNING 1), {form.sql}"
-    is_recorded, *row = _first(using, sql, [*finish_params, *form.filled(lane)])
+    params = {str(place): value for place, value in enumerate(finish_params)} | {"lane": lane}
+    is_recorded, *row = _first(using, _joined(finish, form.sql), params)
     if run.has_settled(bool(is_recorded)):
         run.row.has_moved(to, columns)
     if row[0] is None:
@@ -77,14 +81,13 @@ _MAY_RUN = "is_due AND held_by IS NULL AND NOT is_paused"
 
 @dataclass(frozen=True)
 class _Claiming:
-    """The part of the statement that claims, which is the same for every job of a queue."""
+    """The part of the statement that claims, which is the same for every job of a queue.
+
+    All that it needs to be told is the lane, once; what else goes into it is written out.
+    """
 
     prepared: PreparedSelect
     sql: str
-    params: list[Any]
-
-    def filled(self, lane: str) -> list[Any]:
-        return [lane if param == ANY_LANE else param for param in self.params]
 
 
 @kept
@@ -109,7 +112,22 @@ def _claiming(kind: Any, model: Any, using: str, _identity: str, _variant: objec
             RETURNING {", ".join(map(quote, prepared.columns))})
         SELECT (SELECT count(*) FROM finished), claimed.*
         FROM (SELECT 1) AS one LEFT JOIN claimed ON true"""  # noqa: S608
-    return _Claiming(prepared, sql, [*head.params, *params, str(JobStatus.NEW)])
+    params = [*head.params, *params, str(JobStatus.NEW)]
+    return _Claiming(prepared, _written_out(connections[using], sql, params))
+
+
+def _written_out(connection: Any, sql: str, params: list[Any]) -> str:
+    """Return ``sql`` with every parameter in it but the lane, which gets a name."""
+    written: str = connection.ops.compose_sql(sql, params)
+    return written.replace("%", "%%").replace(f"'{ANY_LANE}'", "%(lane)s")
+
+
+@functools.lru_cache(maxsize=1000)
+def _joined(finish: str, claiming: str) -> str:
+    """Return the whole statement; the places of its first part are named by their number."""
+    places = itertools.count()
+    named = re.sub("%s", lambda _: f"%({next(places)})s", finish)
+    return f"WITH finished AS ({named} RETURNING 1), {claiming}"
 
 
 def _finish(run: Any, using: str) -> tuple[str, list[Any], JobStatus, dict[str, Any]]:
@@ -119,7 +137,7 @@ def _finish(run: Any, using: str) -> tuple[str, list[Any], JobStatus, dict[str, 
     return *update_of(type(run.row), using, fence, written), to, columns
 
 
-def _first(using: str, sql: str, params: list[Any]) -> Any:
-    with connections[using].cursor() as cursor:
+def _first(using: str, sql: str, params: Any) -> Any:
+    with sessions.cursor(using) as cursor:
         cursor.execute(sql, params)
         return cursor.fetchone()

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.backends.utils import names_digest, split_identifier
-from django.db.models import Q
+from django.db.models import BooleanField, F, Func, Q
 from django.db.models.indexes import Index
 
 
@@ -75,6 +75,28 @@ class StatusIndex(Index):
         return condition & Q(lane__isnull=True) if self.without_lane else condition
 
 
+class OneOf(Func):
+    """The condition of a CHECK: ``field`` is one of ``values``, which are plain words.
+
+    PostgreSQL prepares every CHECK of a table anew for each UPDATE, and makes an array of what is
+    listed behind IN each time. Here it finds one that is made.
+
+    >>> OneOf("status", "NEW", "DEFERRED")
+    """
+
+    template = "%(expressions)s IN ('%(quoted)s')"
+
+    def __init__(self, field: Any, *values: str) -> None:
+        if wrong := [value for value in values if not value.isalpha()]:
+            raise ValueError(f"{wrong} are not plain words")
+        found = {"plain": ",".join(values), "quoted": "', '".join(values)}
+        super().__init__(field, output_field=BooleanField(), **found)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **extra: Any) -> Any:
+        template = "%(expressions)s = ANY ('{%(plain)s}')"
+        return super().as_sql(compiler, connection, template=template, **extra)
+
+
 class UniqueWhileSet(models.UniqueConstraint):
     """Of the rows in which ``field`` is not NULL, no two have the same value in it.
 
@@ -108,6 +130,18 @@ class UniqueWhileSet(models.UniqueConstraint):
         if schema_editor.connection.features.supports_partial_indexes:
             is_set = Q(**{f"{self.field}__isnull": False})
         return models.UniqueConstraint(fields=[self.field], name=str(self.name), condition=is_set)
+
+
+def is_leased(status: str) -> Q:
+    """Return the condition of a CHECK: what is in ``status``, and only that, has a lease.
+
+    If it belongs to a lane, it is what runs there, so that the uniqueness of that column holds.
+    """
+    in_no_lane = Q(lane__isnull=True, running_lane__isnull=True)
+    in_its_lane = Q(lane__isnull=False, running_lane__isnull=False, running_lane=F("lane"))
+    rests = Q(lease_until__isnull=True, running_lane__isnull=True)
+    leased = Q(status=status, lease_until__isnull=False)
+    return (leased & (in_no_lane | in_its_lane)) | (~Q(status=status) & rests)
 
 
 def _column(model: type[models.Model], name: str) -> str:

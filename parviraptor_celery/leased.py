@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
-from django.db import connections, models
+from django.db import DataError, connections, models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
-from django.db.models.sql.datastructures import BaseTable
 
 from .clock import kept, now
-from .database import is_refusal
+from .hints import NOT_BY_PRIMARY_KEY, avoid_primary_key
 from .leases import worker_identity
 from .prepared import PreparedSelect
 from .statements import equations, fenced_update
@@ -19,8 +18,6 @@ from .unreadable import IDENTITY, UnclaimableRow, UnreadableRow, postponed, read
 
 ANY_LANE = "<lane>"
 """Stands for the lane in prepared queries."""
-
-NOT_BY_PRIMARY_KEY = " IGNORE INDEX (PRIMARY)"
 
 
 class LeasedQuerySet(models.QuerySet[Any, Any]):
@@ -50,7 +47,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """Leased rows whose lease ran out, by the database's clock."""
         found = self.filter(status=Literal(self.LEASED), lease_until__lt=now()).order_by("id")
         if connections[self.db].vendor == "mysql":
-            _avoid_primary_key(found.query)
+            avoid_primary_key(found.query)
         return found
 
     def as_candidates(self, lane: str) -> Self:
@@ -79,9 +76,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """
         try:
             return self.prepared_candidate(status).first({ANY_LANE: lane})
-        except Exception as error:
-            if not is_refusal(error):
-                raise
+        except DataError as error:  # the driver can't make values of it
             seen = self._in_lane(lane, status).values(*IDENTITY).first()
             raise UnreadableRow(self.model, seen or {}, error) from error
 
@@ -147,8 +142,13 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             return None
 
     def read_unlocked(self, limit: int) -> list[Any]:
-        """Return the first of these rows that nobody has locked, locked, to be claimed."""
-        return list(self.defer(*self.UNREAD).unlocked()[:limit])
+        """Return the first of these rows that nobody has locked, locked, to be claimed.
+
+        Raises:
+            UnreadableRow: one of them can't be read; which, is not known.
+        """
+        with reading(self.model):
+            return list(self.defer(*self.UNREAD).unlocked()[:limit])
 
     def apart(self, limit: int) -> list[Self]:
         """Return a queryset for each of the first of these rows, without reading them."""
@@ -233,24 +233,8 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             same_lane = {"lane__gte": lane, "lane__lte": lane}
         found = self.filter(status=Literal(status), **same_lane).order_by("lane", "id")
         if connections[self.db].vendor == "mysql":
-            _avoid_primary_key(found.query)
+            avoid_primary_key(found.query)
         return found
-
-
-class _NotByPrimaryKey(BaseTable):
-    """A table that MySQL and MariaDB must not walk by its primary key.
-
-    Of `lane = x ORDER BY id` they may think that it is cheaper, and read every row.
-    """
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        sql, params = super().as_sql(compiler, connection)
-        return f"{sql}{NOT_BY_PRIMARY_KEY}", params
-
-
-def _avoid_primary_key(query: Any) -> None:
-    alias = query.get_initial_alias()
-    query.alias_map[alias] = _NotByPrimaryKey(query.alias_map[alias].table_name, alias)
 
 
 _LOCK = "SELECT id FROM {table} WHERE id IN ({places}) ORDER BY id FOR UPDATE"

@@ -87,10 +87,10 @@ def _ages(problems: list[str]) -> dict[str, float | None]:
             problems.append(f"The last {pulse.what} can't be told ({type(error).__name__}).")
             continue
         if pulse in needed and pulse.is_missing(age):
-            since = "never" if age is None else f"{age:.0f} seconds ago"
+            known = "There was no" if age is None else "The last"
+            since = "yet" if age is None else f"was {age:.0f} seconds ago"
             problems.append(
-                f"The last {pulse.what} was {since}; one is expected every "
-                f"{pulse.interval():g} seconds."
+                f"{known} {pulse.what} {since}; one is expected every {pulse.interval():g} seconds."
             )
     return ages
 

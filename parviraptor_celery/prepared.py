@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connections, models
 
+from . import sessions
 from .unreadable import UnreadableRow
 
 
@@ -23,7 +24,7 @@ class PreparedValues:
 
     def all(self) -> list[Any]:
         """Return the rows, as tuples of what the database gave."""
-        with connections[self.using].cursor() as cursor:
+        with sessions.cursor(self.using) as cursor:
             cursor.execute(self.sql, self.params)
             return list(cursor.fetchall())
 
@@ -49,7 +50,7 @@ class PreparedSelect:
 
     def first(self, values: Mapping[str, Any]) -> Any:
         """Return the first object, with the queryset's annotations, or None."""
-        with connections[self.using].cursor() as cursor:
+        with sessions.cursor(self.using) as cursor:
             cursor.execute(self.sql, self.filled(values))
             row = cursor.fetchone()
         return None if row is None else self.object_of(row)
@@ -60,7 +61,7 @@ class PreparedSelect:
         Raises:
             UnreadableRow: one of them can't be read.
         """
-        with connections[self.using].cursor() as cursor:
+        with sessions.cursor(self.using) as cursor:
             cursor.execute(self.sql, self.params)
             rows = cursor.fetchall()
         return [self.object_of(row) for row in rows]
@@ -89,8 +90,12 @@ class PreparedSelect:
         return found
 
     def _read(self, row: list[Any], width: int) -> Any:
+        if self.converters:
+            self._convert(row)
+        return self.model.from_db(self.using, self.fields, row[:width])
+
+    def _convert(self, row: list[Any]) -> None:
         connection = connections[self.using]
         for position, (convert_functions, expression) in self.converters.items():
             for convert in convert_functions if position < len(row) else ():
                 row[position] = convert(row[position], expression, connection)
-        return self.model.from_db(self.using, self.fields, row[:width])

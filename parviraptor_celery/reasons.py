@@ -87,7 +87,7 @@ def _running(job: Any) -> Reason:
         return Reason("leased", f"It is leased by {worker} until {until}, to begin soon.")
     return Reason(
         "running",
-        f"It runs since {_moment(job.begun_at)}, leased by {worker} until {until}.",
+        f"It has been running since {_moment(job.begun_at)}, leased by {worker} until {until}.",
     )
 
 
@@ -134,7 +134,7 @@ def _paused(job: Any) -> Reason:
         return Reason("ready", "It was paused until a moment ago.")
     what, code = ("Its lane", "paused-lane") if pause.lane else ("Its queue", "paused-queue")
     told = f": {printable(pause.reason)}" if pause.reason else "."
-    return Reason(code, f"{what} is paused since {_moment(pause.paused_at)}{told}")
+    return Reason(code, f"{what} has been paused since {_moment(pause.paused_at)}{told}")
 
 
 def _waiting_in_pool(job: Any) -> Iterator[Reason]:
@@ -193,7 +193,9 @@ def _held(job: Any) -> Reason:
 def _behind(job: Any, other: Any) -> Reason:
     state = "which waits too."
     if other.status == JobStatus.PROCESSING:
-        state = f"leased by {printable(other.leased_by)} until {_moment(other.lease_until)}."
+        state = (
+            f"which is leased by {printable(other.leased_by)} until {_moment(other.lease_until)}."
+        )
         if other.lease_until < job.database_time:
             state += " That lease ran out: the next sweep gives the job back."
     elif other.status == JobStatus.NEW and not other.is_due:
@@ -224,7 +226,8 @@ def _due_later(job: Any) -> Reason:
 def _because(job: Any) -> str:
     if not job.error_count:
         return "."
-    return f", after {job.error_count} failed attempts: {_short(job.error_message)}"
+    attempts = "1 failed attempt" if job.error_count == 1 else f"{job.error_count} failed attempts"
+    return f", after {attempts}: {_short(job.error_message)}"
 
 
 def _of_workers(job: Any) -> Reason | None:

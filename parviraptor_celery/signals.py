@@ -21,10 +21,10 @@ def tell(signal: Signal, **about: Any) -> None:
         logger.exception("a receiver of a signal raised")
 
 
-job_claimed = Signal()
+job_claimed = Signal(use_caching=True)  # sent around every job
 """A worker leased ``job``. Sent with ``sender`` (the queue's class) and ``job``."""
 
-job_finished = Signal()
+job_finished = Signal(use_caching=True)
 """A run ended. Sent with ``sender``, ``job`` and ``outcome`` (see ``execution``)."""
 
 job_handed_back = Signal()

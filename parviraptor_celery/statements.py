@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connections, models, transaction
+from django.db.models import TextChoices
 from django.db.models.sql import Query
 
+from . import sessions
 from .clock import DatabaseNow, Moment, from_now, kept, now
 
 _TEXT, _NUMBER = (str, type(None)), (int, type(None))
 _STORED_AS_THEY_ARE: dict[type, tuple[type, ...]] = {
     models.CharField: _TEXT,
     models.TextField: _TEXT,
-    models.PositiveIntegerField: _NUMBER,
-    models.PositiveSmallIntegerField: _NUMBER,
+    models.DateTimeField: (type(None),),
+    models.IntegerField: _NUMBER,
+    models.SmallIntegerField: _NUMBER,
+    models.BigIntegerField: _NUMBER,
 }
 """Fields whose plain values the database gets unchanged: most columns of most rows."""
 
@@ -36,7 +40,7 @@ def fenced_update(
     Values may be expressions that refer to no column, such as the database's time.
     """
     sql, params = update_of(model, using, fence, columns)
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(sql, params)
         return int(cursor.rowcount)
 
@@ -45,17 +49,16 @@ def update_of(
     model: Any, using: str, fence: Mapping[str, Any], columns: Mapping[str, Any]
 ) -> tuple[str, list[Any]]:
     """Return the SQL of ``fenced_update`` and its parameters."""
-    connection = connections[using]
-    form = _update_form(model, using, _kinds(columns), _kinds(fence))
+    written, compared = _kinds(columns, _kind_of_assigned), _kinds(fence, _kind)
+    form = _update_form(model, using, written, compared)
     if form is not None:
         values = [*columns.values(), *fence.values()]
-        params = [
-            _bound(side, value, connection) for side, value in zip(form[1], values, strict=True)
-        ]
+        params = [_bound(side, value, using) for side, value in zip(form[1], values, strict=True)]
         return form[0], list(itertools.chain.from_iterable(params))
+    connection = connections[using]
     assignments, assigned = equations(model, connection, columns)
-    conditions, compared = equations(model, connection, fence)
-    return _update(model, connection, assignments, conditions, fence), [*assigned, *compared]
+    conditions, bounds = equations(model, connection, fence)
+    return _update(model, connection, assignments, conditions, fence), [*assigned, *bounds]
 
 
 def insert(row: models.Model, using: str) -> None:
@@ -91,8 +94,7 @@ def insert_saved(
         return None
     if (sql := _insert_form(model, using, tuple(fields))) is None:
         return None
-    connection = connections[using]
-    values = [_bound(field, field.pre_save(row, True), connection)[0] for field in fields]
+    values = [_bound(field, field.pre_save(row, True), using)[0] for field in fields]
     return _insert(model, using, sql, values, more, params)
 
 
@@ -114,7 +116,7 @@ def _insert(
     if returns:
         key = connection.ops.quote_name(str(model._meta.pk.column))
         sql = f"{sql} RETURNING {key}{more and ', '}{more}"
-    with connection.cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(sql, [*values, *params])
         return tuple(cursor.fetchone()) if returns else (cursor.lastrowid,)
 
@@ -132,7 +134,7 @@ def _insert_form(
 def database_time(using: str) -> datetime:
     """Return the time of the database's clock, with its time zone."""
     sql, params = _moment(using, None)
-    with connections[using].cursor() as cursor:
+    with sessions.cursor(using) as cursor:
         cursor.execute(f"SELECT {sql}", params)
         (moment,) = cursor.fetchone()
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
@@ -168,20 +170,37 @@ def equations(
 
 
 _Kinds = tuple[tuple[str, Any], ...]
-_PLAIN, _NOW, _OTHER = "plain", "now", "other"
+_PLACE = "%s"
+_NOW, _OTHER = object(), object()
 
 
-def _kinds(values: Mapping[str, Any]) -> _Kinds:
+def _kinds(values: Mapping[str, Any], kind: Callable[[Any], Any]) -> _Kinds:
     """Return what the SQL of these equations depends on: the names, and the kinds of values."""
-    return tuple([(name, _kind(value)) for name, value in values.items()])
+    return tuple([(name, kind(value)) for name, value in values.items()])
 
 
 def _kind(value: Any) -> Any:
+    """Return how ``value`` is written into the SQL, or which sort of expression it is."""
     if not hasattr(value, "resolve_expression"):
-        return _PLAIN
+        return _PLACE
     if isinstance(value, DatabaseNow):
         return _NOW
     return value.delay if isinstance(value, Moment) else _OTHER
+
+
+def _kind_of_assigned(value: Any) -> Any:
+    """Return the same of a value that is written, where states and nothing are written out.
+
+    Most of what a transition writes is that, and then nothing has to bind it. In a fence states
+    stay parameters: no plan may choose an index of the rows in one state for it.
+    """
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        if not value:
+            return "''"
+        return f"'{value}'" if isinstance(value, TextChoices) and value.isalpha() else _PLACE
+    return _kind(value)
 
 
 @kept
@@ -195,11 +214,14 @@ def _update_form(
     connection, equal, sides = connections[using], list[str](), list[Any]()
     for name, kind in (*columns, *fence):
         field, column = _field(model, name, using)
-        if kind == _OTHER or hasattr(field, "get_placeholder"):
+        if kind is _OTHER or hasattr(field, "get_placeholder"):
             return None
-        sql, side = ("%s", field)
-        if kind != _PLAIN:
-            sql, side = _moment(using, None if kind == _NOW else kind)
+        if not isinstance(kind, str):
+            sql, side = _moment(using, None if kind is _NOW else kind)
+        elif kind == _PLACE or type(field) not in _STORED_AS_THEY_ARE:
+            sql, side = _PLACE, field
+        else:
+            sql, side = kind, ()
         equal.append(f"{column} = {sql}")
         sides.append(side)
     names = [name for name, _ in fence]
@@ -217,12 +239,12 @@ def _update(
     return f"UPDATE {table} SET {', '.join(assignments)} WHERE {' AND '.join(conditions)}"  # noqa: S608
 
 
-def _bound(side: Any, value: Any, connection: Any) -> Sequence[Any]:
+def _bound(side: Any, value: Any, using: str) -> Sequence[Any]:
     if isinstance(side, tuple):
         return side
     if type(value) in _STORED_AS_THEY_ARE.get(type(side), ()):
         return (value,)
-    return (side.get_db_prep_save(value, connection=connection),)
+    return (side.get_db_prep_save(value, connection=connections[using]),)
 
 
 @functools.cache

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 
+from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from . import monitoring
 from .conf import settings
+from .models import Pause
 
 View = Callable[[HttpRequest], HttpResponse]
 
@@ -57,7 +61,9 @@ def queue_health(request: HttpRequest) -> HttpResponse:
             what: None if age is None else round(age, 1) for what, age in found.ages.items()
         },
     }
-    return JsonResponse(body, status=200 if found.is_fine else 503)
+    # Indented, since people look at it too.
+    status = 200 if found.is_fine else 503
+    return JsonResponse(body, status=status, json_dumps_params={"indent": 1})
 
 
 @require_safe
@@ -66,12 +72,28 @@ def queue_health(request: HttpRequest) -> HttpResponse:
 def open_queue_entries(request: HttpRequest) -> HttpResponse:
     """Show a table of the open jobs of every queue, what is paused, and how far jobs are."""
     queues = [
-        (queue._meta.label, list(counts.values())) for queue, counts in monitoring.open_entries()
+        {"label": queue._meta.label, "counts": counts, "url": _list_in_admin(request, queue)}
+        for queue, counts in monitoring.open_entries()
     ]
     context = {
         "queues": queues,
         "states": [str(s.value) for s in monitoring.OPEN_STATES],
         "pauses": [(queue._meta.label, pause) for queue, pause in monitoring.open_pauses()],
+        "pauses_url": _list_in_admin(request, Pause),
         "progress": [(queue._meta.label, job) for queue, job in monitoring.progress()],
     }
     return render(request, "parviraptor_celery/open_queue_entries.html", context)
+
+
+def _list_in_admin(request: HttpRequest, model: type[Model]) -> str:
+    """Return the address of the list of ``model``; empty for whom the admin would turn away."""
+    user, opts = getattr(request, "user", None), model._meta
+    codes = [get_permission_codename(action, opts) for action in ("view", "change")]
+    if not (user and user.is_active and user.is_staff):
+        return ""
+    if not any(user.has_perm(f"{opts.app_label}.{code}") for code in codes):
+        return ""
+    try:
+        return reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
+    except NoReverseMatch:
+        return ""

@@ -84,8 +84,9 @@ def check_broker(url: str) -> None:
         with Connection(url, connect_timeout=CONNECT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
     except Exception as error:  # each transport has errors of its own
+        told = str(error).rstrip(".")
         raise UnreachableBroker(
-            f"CELERY_BROKER_URL names a broker that can't be used: {error}. Start it, or unset"
+            f"CELERY_BROKER_URL names a broker that can't be used: {told}. Start it, or unset"
             " the variable to run an embedded one."
         ) from error
 

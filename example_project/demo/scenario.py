@@ -96,9 +96,10 @@ class Scenario:
         if self._progress.due:
             counts, total = self._counts, len(self._flights)
             board = evidence.count_journal(self._places.journal)
+            width = len(str(total))
             self._progress.show(
-                f"accepted {accepted}/{total}  board {board}  legs {counts.legs_done}"
-                f"  invoices {counts.invoices_done}"
+                f"accepted {accepted:{width}}/{total}  board {board:{width}}"
+                f"  legs {counts.legs_done:{width}}  invoices {counts.invoices_done:{width}}"
             )
 
     def _check(self, poster: Poster, seconds: float) -> ledger.Ledger:

@@ -82,7 +82,7 @@ def accepted(call: Call) -> int:
     """How many departures the start page shows."""
     status, page = call("GET", "/")
     assert status == 200
-    found = re.search(r"<strong>(\d+)</strong> departures accepted", page)
+    found = re.search(r"<strong>(\d+)</strong> departures? accepted", page)
     assert found, page
     return int(found[1])
 

@@ -111,7 +111,7 @@ def test_a_job_that_is_handed_back_while_its_query_runs_waits_again_and_the_proc
 
     assert process.wait(SECONDS) == 0, process.log_text()
     assert status(job, database) == "NEW", "the body ended later, and recorded nothing"
-    assert "stopped after 1 jobs" in process.log_text()
+    assert "stopped after 1 job\n" in process.log_text()
 
 
 @EVERYWHERE

@@ -20,8 +20,8 @@ from parviraptor_celery import broker, dispatch, signals
 from parviraptor_celery.dispatch import JobPoolFeed
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.foreground import ForegroundWorker
-from parviraptor_celery.models import AbstractJob
 from tests.integration.threads import closing_connections, open_transaction, wait_for
+from tests.integration.working_off import enqueue, statuses, work_off
 from tests.testapp.models import (
     AtomicJob,
     FifoJob,
@@ -38,20 +38,6 @@ from tests.unit.jobs import received
 def _no_kicks(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests are the workers themselves."""
     monkeypatch.setattr(broker, "kick", lambda *_, **__: True)
-
-
-def enqueue(queue: Any, using: str, scripts: list[str], **fields: Any) -> list[Any]:
-    queue.enqueue_many([queue(script=script, **fields) for script in scripts], using=using)
-    rows = queue.rows(using).defer("script").order_by("id")
-    return list(rows)
-
-
-def work_off(queue: type[AbstractJob], using: str) -> int:
-    return ForegroundWorker(queue, threading.Event()).run_in(using)
-
-
-def statuses(queue: Any, using: str) -> list[str]:
-    return list(queue.rows(using).order_by("id").values_list("status", flat=True))
 
 
 class TestABody:

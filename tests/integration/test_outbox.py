@@ -273,7 +273,7 @@ def test_an_event_that_failed_waits_for_its_back_off_by_the_clock_of_the_databas
     using: str, on_commit: Callable[[Any], None], settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "jaiminho_celery.models.full_jitter", lambda *_, **__: timedelta(seconds=90)
+        "jaiminho_celery.backoff.full_jitter", lambda *_, **__: timedelta(seconds=90)
     )
     on_commit("fail")
 

@@ -38,7 +38,7 @@ def test_the_outbox_does_what_its_model_does(
 ) -> None:
     config, habits = SETTINGS[name]
     settings.JAIMINHO_CONFIG = CONFIG | config | {"DATABASES": [one_database]}
-    for module in ("models", "execution"):
+    for module in ("backoff", "execution"):
         monkeypatch.setattr(f"jaiminho_celery.{module}.full_jitter", lambda *_, **__: HOUR)
     monkeypatch.setattr(registry, "_functions", dict(registry._functions))
     for logger_name in ("jaiminho_celery", "parviraptor_celery"):

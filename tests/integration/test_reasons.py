@@ -62,7 +62,7 @@ def test_a_job_that_is_due_later(using: str) -> None:
     asked(FreeJob.enqueue(using=using, run_after=due), "due-later", f"due at {text}.")
     job = FifoJob.enqueue(using=using, script="temporary away")
     run(job)
-    asked(job, "due-later", "after 1 failed attempts: away")
+    asked(job, "due-later", "after 1 failed attempt: away")
 
 
 def test_a_job_behind_one_that_waits(using: str) -> None:
@@ -73,7 +73,7 @@ def test_a_job_behind_one_that_waits(using: str) -> None:
 def test_a_job_behind_one_that_is_due_later(using: str) -> None:
     first, second = fifo(using, FifoJob(script="temporary away"), FifoJob())
     run(first)
-    asked(second, "behind", f"job {first.pk}", "is due at", "failed attempts: away", about=first.pk)
+    asked(second, "behind", f"job {first.pk}", "is due at", "failed attempt: away", about=first.pk)
 
 
 def test_a_job_behind_one_that_runs(using: str) -> None:
@@ -81,7 +81,7 @@ def test_a_job_behind_one_that_runs(using: str) -> None:
     first.claim()
     held_by = FifoJob.rows(using).get(pk=first.pk).leased_by
     asked(second, "behind", f"job {first.pk}", f"leased by {held_by} until", about=first.pk)
-    asked(first, "running", "It runs since", held_by)
+    asked(first, "running", "It has been running since", held_by)
     FifoJob.rows(using).filter(pk=first.pk).update(lease_until=timezone.now() - HOUR)
     asked(second, "behind", "That lease ran out", about=first.pk)
 
@@ -102,9 +102,9 @@ def test_a_job_whose_worker_died(using: str) -> None:
 def test_a_paused_queue_and_a_paused_lane(using: str) -> None:
     job = LaneJob.enqueue(using=using)
     job.pause_lane("look first")
-    asked(job, "paused-lane", "Its lane is paused since", ": look first")
+    asked(job, "paused-lane", "Its lane has been paused since", ": look first")
     LaneJob.pause(using=using, reason="all of it")
-    asked(job, "paused-queue", "Its queue is paused since", ": all of it")
+    asked(job, "paused-queue", "Its queue has been paused since", ": all of it")
     free = FreeJob.enqueue(using=using)
     FreeJob.pause(using=using)
     asked(free, "paused-queue")

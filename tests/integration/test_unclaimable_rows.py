@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,9 +18,8 @@ from parviraptor_celery import broker, execution, pool_feed, signals, sweep
 from parviraptor_celery.database import in_transaction
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
 from parviraptor_celery.drains import Budget
-from parviraptor_celery.foreground import ForegroundWorker
-from parviraptor_celery.models import AbstractJob
 from tests.faults.canaries import listening
+from tests.integration.working_off import enqueue, statuses, work_off
 from tests.testapp import outbox as functions
 from tests.testapp.models import FreeJob, LaneJob, PickyFreeJob, PickyLaneJob
 from tests.unit.jobs import received
@@ -34,20 +32,6 @@ PAST_ALL_COUNTS = {"sqlite": 2**63 - 1, "postgresql": 2**31 - 1, "mysql": 2**32 
 def _no_kicks(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests are the workers themselves."""
     monkeypatch.setattr(broker, "kick", lambda *_, **__: True)
-
-
-def enqueue(queue: Any, using: str, scripts: list[str], **fields: Any) -> list[Any]:
-    queue.enqueue_many([queue(script=script, **fields) for script in scripts], using=using)
-    rows = queue.rows(using).defer("script").order_by("id")
-    return list(rows)
-
-
-def work_off(queue: type[AbstractJob], using: str) -> int:
-    return ForegroundWorker(queue, threading.Event()).run_in(using)
-
-
-def statuses(queue: Any, using: str) -> list[str]:
-    return list(queue.rows(using).order_by("id").values_list("status", flat=True))
 
 
 def waits_a_minute(due: datetime) -> bool:

@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
+from difflib import get_close_matches
 from pathlib import Path
 
 from .catalogue import MUTATIONS
@@ -27,8 +29,11 @@ def main(names: list[str]) -> int:
     """Try the named mutations (all without names); return how many nobody noticed."""
     unknown = sorted(set(names) - {mutation.name for mutation in MUTATIONS})
     if unknown:
-        known = ", ".join(mutation.name for mutation in MUTATIONS)
-        print(f"no mutation is called {', '.join(unknown)}; there are: {known}")
+        known = sorted(mutation.name for mutation in MUTATIONS)
+        near = {other for name in unknown for other in get_close_matches(name, known, n=5)}
+        near |= {other for name in unknown for other in known if name in other}
+        print(f"No mutation is called {', '.join(unknown)}. There are:")
+        print(textwrap.fill(", ".join(sorted(near) or known), 96, break_on_hyphens=False))
         return 2
     chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
     unnoticed = [mutation for mutation in chosen if not is_noticed(mutation)]

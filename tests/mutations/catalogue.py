@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from . import deaths, hard_rows, hostile, lanes, machines, messages, outbox, pages, queues, rigs
+from . import (
+    deaths,
+    hard_rows,
+    hostile,
+    lanes,
+    machines,
+    messages,
+    outbox,
+    pages,
+    queues,
+    rigs,
+    sessions,
+)
 
 MUTATIONS = [
     *hard_rows.MUTATIONS,
     *lanes.MUTATIONS,
     *queues.MUTATIONS,
+    *sessions.MUTATIONS,
     *pages.MUTATIONS,
     *outbox.MUTATIONS,
     *messages.MUTATIONS,

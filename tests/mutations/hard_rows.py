@@ -10,6 +10,13 @@ HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 
 MUTATIONS = [
     Mutation(
+        "asynchronous-bodies-are-refused",
+        "parviraptor_celery/checks.py",
+        "if any(is_kind(getattr(queue, name)) for is_kind in NOT_RUN_BY_A_CALL):",
+        "if False:",
+        "tests/unit/parviraptor/test_checks.py",
+    ),
+    Mutation(
         "unreadable-head",
         "parviraptor_celery/lane_feed.py",
         "            alone(self.using, functools.partial(self.rows.postpone, error))\n"
@@ -19,9 +26,9 @@ MUTATIONS = [
     ),
     Mutation(
         "unreadable-in-a-pool",
-        "parviraptor_celery/pool_feed.py",
-        "        with reading(self.rows.model):",
-        "        if True:",
+        "parviraptor_celery/leased.py",
+        "        with reading(self.model):\n            return list(",
+        "        if True:\n            return list(",
         UNCLAIMABLE,
     ),
     Mutation(
@@ -56,8 +63,8 @@ MUTATIONS = [
     Mutation(
         "date-of-a-head",
         "parviraptor_celery/leased.py",
-        "            if not is_refusal(error):\n                raise\n            seen",
-        "            raise\n            seen",
+        "        except DataError as error:",
+        "        except ZeroDivisionError as error:",
         UNCLAIMABLE,
     ),
     Mutation(

@@ -147,7 +147,7 @@ MUTATIONS = [
     ),
     Mutation(
         "machine-last-attempt",
-        "jaiminho_celery/models.py",
+        "jaiminho_celery/backoff.py",
         "return most is not None and error_count + 1 >= most",
         "return most is not None and error_count >= most",
         OUTBOX_MACHINE,

@@ -5,26 +5,34 @@ from __future__ import annotations
 from .mutation import Mutation
 
 HEALTH = "tests/unit/parviraptor/test_health.py"
+VIEWS = "tests/unit/parviraptor/test_views.py"
 ADMIN = "tests/unit/parviraptor/test_admin.py"
 
 MUTATIONS = [
     Mutation(
+        "links-only-where-one-may-look",
+        "parviraptor_celery/views.py",
+        'if not any(user.has_perm(f"{opts.app_label}.{code}") for code in codes):',
+        "if False:",
+        VIEWS,
+    ),
+    Mutation(
         "admin-asks-first",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "if shown_until is None:",
         "if False:",
         ADMIN,
     ),
     Mutation(
         "admin-leaves-later-changes-alone",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "queryset.filter(modification_date__lte=shown_until)",
         "queryset",
         ADMIN,
     ),
     Mutation(
         "admin-decides-only-with-permission",
-        "parviraptor_celery/admin.py",
+        "parviraptor_celery/admin_decisions.py",
         "def has_cancel_permission(self, request: HttpRequest) -> bool:\n"
         "        return self.has_change_permission(request)",
         "def has_cancel_permission(self, request: HttpRequest) -> bool:\n        return True",
@@ -39,9 +47,9 @@ MUTATIONS = [
     ),
     Mutation(
         "admin-tracebacks-as-text",
-        "parviraptor_celery/admin.py",
-        'format_html("<pre>{}</pre>", job.error_traceback)',
-        'type(format_html("{}", ""))(job.error_traceback)',
+        "parviraptor_celery/admin_tools.py",
+        '"soft" if wraps else "off", label, text)',
+        '"soft" if wraps else "off", label, type(format_html("{}", ""))(text))',
         ADMIN,
     ),
     Mutation(
@@ -61,8 +69,8 @@ MUTATIONS = [
     Mutation(
         "health-status",
         "parviraptor_celery/views.py",
-        "status=200 if found.is_fine else 503",
-        "status=200",
+        "status = 200 if found.is_fine else 503",
+        "status = 200",
         HEALTH,
     ),
     Mutation(

@@ -27,7 +27,7 @@ MUTATIONS = [
     ),
     Mutation(
         "pause-of-a-pool",
-        "parviraptor_celery/querysets.py",
+        "parviraptor_celery/pool_querysets.py",
         "self.waiting().filter(~self.paused(), **when)",
         "self.waiting().filter(**when)",
         PAUSES,
@@ -55,7 +55,7 @@ MUTATIONS = [
     ),
     Mutation(
         "pause-without-table",
-        "parviraptor_celery/querysets.py",
+        "parviraptor_celery/pool_querysets.py",
         "return pauses.can_be_made(self.db)",
         "return None",
         PAUSES,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from django.db.models import F
 from django.dispatch import Signal
 
 from parviraptor_celery.dispatch import run_lanes, run_pool
@@ -29,6 +30,12 @@ def reloaded(job: AbstractJob) -> Any:
 def let_be_due(queue: type[AbstractJob]) -> None:
     """Let the pauses of all jobs be over."""
     queue.rows("default").update(run_after=None)
+
+
+def runs(job: AbstractJob, **columns: Any) -> None:
+    """Let ``job`` run elsewhere, as far as anybody can tell; ``columns`` has its lease."""
+    row = type(job).rows(job.alias).filter(pk=job.pk)
+    row.update(status="PROCESSING", running_lane=F("lane"), **columns)
 
 
 def statuses(queue: type[AbstractJob]) -> list[str]:

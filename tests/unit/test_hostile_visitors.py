@@ -24,6 +24,7 @@ from jaiminho_celery.models import Event
 from parviraptor_celery.models import Pause
 from tests.faults.canaries import contents
 from tests.testapp.models import FreeJob, LaneJob
+from tests.unit.jobs import runs
 
 pytestmark = pytest.mark.django_db
 
@@ -87,7 +88,7 @@ def rows() -> dict[Any, int]:
     for queue in (LaneJob, FreeJob):
         for status in ("NEW", "FAILED", "DEFERRED", "IGNORED", "PROCESSED"):
             queue.objects.create(status=status)
-    LaneJob.objects.create(status="PROCESSING", shop="b", lease_until=soon, progress_done=1)
+    runs(LaneJob.objects.create(shop="b"), lease_until=soon, progress_done=1)
     LaneJob.objects.latest("id").pause_lane("x")
     return {
         Event: Event.objects.dead().get().pk,

@@ -31,7 +31,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("action", choices=["list", *VERBS])
+        parser.add_argument("action", choices=["list", *VERBS], help="what to do with them")
         parser.add_argument("--stream", metavar="NAME", help='"" means events without a stream')
         parser.add_argument("--key", help="the ordering key, as the admin shows it")
         parser.add_argument("--name", metavar="FUNCTION", help="as in module:qualified.name")

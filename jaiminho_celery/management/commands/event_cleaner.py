@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from jaiminho_celery import cleanup, registry
 from jaiminho_celery.states import EventStatus
-from parviraptor_celery.console import Progress, Stop
+from parviraptor_celery.console import Progress, Stop, counted
 
 
 class Command(BaseCommand):
@@ -42,14 +42,14 @@ class Command(BaseCommand):
 
             left_out = registry.for_each_alias(clean)
         if not dry_run:
-            self.stdout.write(f"{sum(deleted)} events deleted")
+            self.stdout.write(f"{counted(sum(deleted), 'event')} deleted")
         if left_out:
             raise CommandError(f"The outbox in {', '.join(left_out)} could not be cleaned.")
         stop.raise_if_requested()
 
     def _count(self, using: str, state: EventStatus) -> None:
         count = cleanup.count_old(using, state)
-        self.stdout.write(f"{using}: would delete {count} {state} events")
+        self.stdout.write(f"{using}: would delete {counted(count, f'{state} event')}")
 
     def _clean(self, using: str, state: EventStatus, stop: Stop) -> int:
         progress = Progress(self.stdout, f"{using}: {state}")

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from jaiminho_celery import registry, sweep
 from jaiminho_celery.exceptions import UnknownStream
 from jaiminho_celery.models import Event
+from parviraptor_celery.console import counted
 from parviraptor_celery.drains import Budget
 
 
@@ -17,7 +18,9 @@ class Command(BaseCommand):
     help = "Publishes the events that are due, then exits; with --run-in-loop, goes on."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--run-in-loop", action="store_true", help="until SIGTERM or SIGINT")
+        parser.add_argument(
+            "--run-in-loop", action="store_true", help="go on until SIGTERM or SIGINT"
+        )
         parser.add_argument(
             "--loop-interval",
             type=float,
@@ -42,11 +45,13 @@ class Command(BaseCommand):
         if run_in_loop:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
+            if self.stdout.isatty():  # somebody waits for it to say something
+                self.stdout.write(f"relaying every {loop_interval:g} s until SIGTERM or SIGINT")
         total, left_out = self._relay(stream, stop)
         while run_in_loop and not stop.wait(loop_interval):
             more, left_out = self._relay(stream, stop)
             total += more
-        self.stdout.write(f"{total} events tried")
+        self.stdout.write(f"{counted(total, 'event')} tried")
         if left_out:
             raise CommandError(f"The outbox in {', '.join(left_out)} could not be read.")
 

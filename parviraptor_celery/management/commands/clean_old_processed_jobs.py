@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from parviraptor_celery import cleanup, registry
-from parviraptor_celery.console import Progress, Stop
+from parviraptor_celery.console import Progress, Stop, counted
 from parviraptor_celery.exceptions import UnknownQueue
 from parviraptor_celery.models import AbstractJob
 
@@ -51,10 +51,10 @@ class Command(BaseCommand):
         if cleanup.border_of(queue) is None:
             return f"{name}: keeps its jobs for ever"
         if dry_run:
-            return f"{name}: would delete {cleanup.count_old(queue, using)} jobs"
+            return f"{name}: would delete {counted(cleanup.count_old(queue, using), 'job')}"
         progress = Progress(self.stdout, name)
         try:
             deleted = cleanup.clean(queue, using, progress, is_stopped=stop.is_requested)
         finally:
             progress.end()
-        return f"{name}: deleted {deleted} jobs"
+        return f"{name}: deleted {counted(deleted, 'job')}"

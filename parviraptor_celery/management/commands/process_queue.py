@@ -7,8 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from parviraptor_celery import foreground, registry
+from parviraptor_celery import foreground, pauses, registry
+from parviraptor_celery.console import counted
 from parviraptor_celery.exceptions import UnknownQueue
+from parviraptor_celery.models import AbstractJob
+from parviraptor_celery.texts import printable
 
 
 class Command(BaseCommand):
@@ -36,6 +39,15 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, request_stop)
-        self.stdout.write(f"processing {queue._meta.label}")
+        until = " until SIGTERM or SIGINT" if self.stdout.isatty() else ""
+        self.stdout.write(f"processing {queue._meta.label}{until}")
+        registry.for_each_queue(self._tell_of_pause, [queue])
         total = worker.run()
-        self.stdout.write(f"stopped after {total} jobs")
+        self.stdout.write(f"stopped after {counted(total, 'job')}")
+
+    def _tell_of_pause(self, queue: type[AbstractJob], using: str) -> None:
+        """Say why nothing happens, where somebody has paused the whole queue."""
+        pause = pauses.pause_of(queue, using, None)
+        if pause is not None:
+            told = f": {printable(pause.reason)}" if pause.reason else ""
+            self.stdout.write(f"{queue._meta.label} in {using} is paused, nothing begins{told}")

@@ -14,9 +14,7 @@ from jaiminho_celery.models import Event
 from tests.integration.test_celery_messages import drain_queue, make_app
 
 ON_SERVERS = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
-
 PATIENCE = 20.0
-
 Send = Callable[[int], Any]
 
 

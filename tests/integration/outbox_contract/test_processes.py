@@ -16,7 +16,6 @@ import pytest
 from tests.supervision import processes
 
 TICK_SECONDS = 0.05
-
 SETTINGS = """
 SECRET_KEY = "x"
 USE_TZ = True

@@ -13,17 +13,11 @@ from tests.testapp.models import AtomicJob, FifoJob, FreeJob, LaneJob
 from tests.unit.conftest import messages
 
 CONCURRENT = pytest.mark.parametrize("using", ["postgresql", "mariadb"], indirect=True)
-
 IN_ORDER = pytest.mark.parametrize("queue", [FifoJob, LaneJob, AtomicJob])
-
 QUEUES = pytest.mark.parametrize("queue", [FifoJob, LaneJob, AtomicJob, FreeJob])
-
 DISPATCH = "parviraptor_celery.dispatch_jobs"
-
 A_MOMENT = timedelta(milliseconds=100)
-
 APP = Celery("contract", broker="memory://", set_as_current=False)
-
 Bodies = Callable[..., list[int]]
 
 

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from parviraptor_celery.exceptions import (
-    CauseStillFailed,
-)
+from parviraptor_celery.exceptions import CauseStillFailed
 from parviraptor_celery.models import BackoffStrategy
 from parviraptor_celery.test import run_queue, virtual_clock
 from tests.integration.queue_contract.common import (

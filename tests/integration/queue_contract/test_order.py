@@ -9,9 +9,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from parviraptor_celery.exceptions import (
-    DeferJob,
-)
+from parviraptor_celery.exceptions import DeferJob
 from parviraptor_celery.test import QueueTestCase, run_queue, virtual_clock
 from tests.integration.queue_contract.common import APP, CONCURRENT, IN_ORDER, Bodies, statuses
 from tests.integration.threads import at_once, open_transaction

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from parviraptor_celery.exceptions import (
-    DeferJob,
-    IgnoreJob,
-    UnprocessableJob,
-)
+from parviraptor_celery.exceptions import DeferJob, IgnoreJob, UnprocessableJob
 from parviraptor_celery.test import run_queue, virtual_clock
 from tests.integration.queue_contract.common import (
     A_MOMENT,

@@ -84,7 +84,7 @@ def test_an_event_that_kills_its_workers_does_not_hold_the_others_of_its_batch(
             publish(number)
     monkeypatch.setattr("parviraptor_celery.pool_feed.PoolFeed.close", lambda self: None)
     minute = timedelta(minutes=1)  # for all alike: the killer, with the lowest id, comes first
-    monkeypatch.setattr("jaiminho_celery.models.full_jitter", lambda *_, **__: minute)
+    monkeypatch.setattr("jaiminho_celery.backoff.full_jitter", lambda *_, **__: minute)
 
     for _ in range(4):
         an_hour_passes(using)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 import re
+import types
 from typing import Any
 
 import pytest
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
 from django.utils import timezone
 
+from jaiminho_celery.admin import EventAdmin
 from jaiminho_celery.models import Event
 from tests.unit.events import statuses
 
@@ -67,6 +71,24 @@ class TestLooking:
             assert client.get(f"{LIST}{event.pk}/change/").status_code == 200
         for query in ("?status__exact=DEAD", "?strategy__exact=keep-order", "?o=-6", "?stream=x"):
             assert client.get(LIST + query).status_code == 200
+
+    def test_shows_the_error_of_each_in_the_list_and_in_full(
+        self, client: Client, events: list[Event]
+    ) -> None:
+        page_for(client, "view_event")
+        Event.objects.filter(pk=events[3].pk).update(error_message="the board is away " + "x" * 500)
+        assert "the board is away xxx" in client.get(LIST).content.decode()
+        page = client.get(f"{LIST}{events[3].pk}/change/").content.decode()
+        box = 'aria-label="Error message" readonly>\nthe board is away ' + "x" * 500 + "</textarea>"
+        assert box in page
+        assert page.index("Status:") < page.index("Fingerprint:") < page.index("Lease until:")
+
+    def test_has_no_room_for_an_error_where_there_is_none(
+        self, client: Client, events: list[Event]
+    ) -> None:
+        page_for(client, "view_event")
+        Event.objects.update(error_message="")
+        assert "Error" not in client.get(f"{LIST}{events[0].pk}/change/").content.decode()
 
     def test_shows_no_payload_without_its_permission(
         self, client: Client, events: list[Event]
@@ -185,6 +207,21 @@ class TestDeciding:
         assert "152 dead letters would be" in page
         assert "152 " in confirm(client, page, "?status__exact=DEAD")
         assert statuses().count("DEAD") == 0
+
+    def test_leads_into_the_site_that_asks(
+        self, admin_client: Client, events: list[Event], settings: Any
+    ) -> None:
+        site = AdminSite("operators")
+        site.register(Event, EventAdmin)
+        urls = types.ModuleType("urls_of_two_sites")
+        addresses = [path("admin/", AdminSite("admin").urls), path("operators/", site.urls)]
+        vars(urls)["urlpatterns"] = addresses
+        settings.ROOT_URLCONF = urls
+        data = {"action": "skip", "_selected_action": [events[3].pk]}
+        answer = admin_client.post("/operators/jaiminho_celery/event/", data)
+        links = answer.content.decode().split('class="breadcrumbs"')[1]
+        assert '<a href="/operators/">' in links
+        assert "/admin/" not in links
 
     def test_leaves_alone_what_died_after_the_page_was_shown(
         self, client: Client, events: list[Event]

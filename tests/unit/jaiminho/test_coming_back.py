@@ -48,7 +48,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def choose(*seconds: float) -> None:
         chosen = iter(seconds)
         monkeypatch.setattr(
-            "jaiminho_celery.models.full_jitter",
+            "jaiminho_celery.backoff.full_jitter",
             lambda *_, **__: timedelta(seconds=next(chosen)),
         )
 

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 
+from jaiminho_celery import registry
 from jaiminho_celery.models import Event
 from tests.unit.events import let_be_due, statuses
 
@@ -115,6 +116,17 @@ class TestEventsRelay:
         assert "4 events tried" in out
         assert statuses() == ["SENT"] * 4 + ["WAITING"]
 
+    def test_tells_a_person_that_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop(body: Any) -> list[str]:
+            signal.raise_signal(signal.SIGTERM)
+            return []
+
+        monkeypatch.setattr(registry, "for_each_alias", stop)
+        terminal = Terminal()
+        call_command("events_relay", "--run-in-loop", stdout=terminal)
+        told = terminal.getvalue()
+        assert told == "relaying every 1 s until SIGTERM or SIGINT\n0 events tried\n"
+
     @pytest.mark.parametrize("interval", ["0", "-1", "nan"])
     def test_refuses_an_interval_that_is_none(self, interval: str) -> None:
         with pytest.raises(CommandError, match="--loop-interval"):
@@ -131,7 +143,7 @@ class TestEventCleaner:
 
     def test_deletes_skipped_events_when_asked_to(self) -> None:
         self.make_old()
-        assert "1 events deleted" in run("event_cleaner", "--state", "skipped")
+        assert "1 event deleted" in run("event_cleaner", "--state", "skipped")
         assert statuses() == ["SENT", "DEAD"]
 
     def test_deletes_both_when_asked_to(self) -> None:
@@ -148,14 +160,14 @@ class TestEventCleaner:
         self.make_old()
         out = run("event_cleaner", "--dry-run", "--state=SENT", "--state=SKIPPED")
         assert out.splitlines() == [
-            "default: would delete 1 SENT events",
-            "default: would delete 1 SKIPPED events",
+            "default: would delete 1 SENT event",
+            "default: would delete 1 SKIPPED event",
         ]
         assert Event.objects.count() == 3
 
     def test_says_only_the_result_in_a_pipe(self) -> None:
         self.make_old()
-        assert run("event_cleaner") == "1 events deleted\n"
+        assert run("event_cleaner") == "1 event deleted\n"
 
     def test_shows_a_person_how_far_it_is(self, settings: Any) -> None:
         settings.JAIMINHO_CONFIG = {"CLEAN_CHUNK_ROWS": 1}

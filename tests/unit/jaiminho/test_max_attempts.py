@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from jaiminho_celery import signals
@@ -29,8 +30,9 @@ def at_most(settings: Any) -> Any:
 
 def expire() -> None:
     """Let the worker that has the event be dead."""
+    expired = timezone.now() - timedelta(seconds=1)
     Event.objects.update(
-        status="PUBLISHING", lease_until=timezone.now() - timedelta(seconds=1), run_after=None
+        status="PUBLISHING", lease_until=expired, running_lane=F("lane"), run_after=None
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -14,13 +15,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
 from django.utils import timezone
 
 from parviraptor_celery import decisions
 from parviraptor_celery.admin import JobAdmin
 from parviraptor_celery.models import Pause
 from tests.testapp.models import FreeJob, LaneJob, Note
-from tests.unit.jobs import run_one, statuses, work_off
+from tests.unit.jobs import run_one, runs, statuses, work_off
 
 pytestmark = pytest.mark.django_db
 
@@ -65,8 +67,8 @@ def failed(**fields: Any) -> Any:
 class TestTheList:
     def test_shows_state_lane_error_and_progress(self, admin_client: Client) -> None:
         LaneJob.objects.create(shop="Graz", number=4711, error_message="away\nagain")
-        LaneJob.objects.create(
-            status="PROCESSING",
+        runs(
+            LaneJob.objects.create(),
             lease_until=timezone.now() + timedelta(hours=1),
             progress_done=3,
             progress_total=7,
@@ -110,6 +112,32 @@ class TestOneJob:
         page = admin_client.get(f"{LANES}{second.pk}/change/").content.decode()
         assert f"It waits behind job {first.pk} of its lane" in page
 
+    def test_leads_to_the_job_that_it_waits_for(self, admin_client: Client) -> None:
+        first, second = LaneJob.enqueue(), LaneJob.enqueue()
+        page = admin_client.get(f"{LANES}{second.pk}/change/").content.decode()
+        assert f'<a href="{LANES}{first.pk}/change/">Job {first.pk}</a>' in page
+        page = admin_client.get(f"{LANES}{first.pk}/change/").content.decode()
+        assert f'<a href="{LANES}' not in page.split("Why:")[1].split("Fields")[0]
+
+    def test_shows_a_long_error_in_full_in_boxes_that_scroll(self, admin_client: Client) -> None:
+        message, traceback = "x" * 5000, "Traceback:\n" + "  y\n" * 50
+        job = failed(error_message=message, error_traceback=traceback)
+        page = admin_client.get(f"{LANES}{job.pk}/change/").content.decode()
+        found = re.findall(r'aria-label="([^"]*)" readonly>\n(.*?)</textarea>', page, re.S)
+        assert found == [("Error message", message), ("Traceback", traceback)]
+
+    def test_has_no_room_for_errors_and_progress_where_there_are_none(
+        self, admin_client: Client
+    ) -> None:
+        job = LaneJob.enqueue()
+        page = admin_client.get(f"{LANES}{job.pk}/change/").content.decode()
+        assert "Why:" in page
+        assert "Error message:" not in page
+        assert "Progress:" not in page
+        LaneJob.objects.update(error_count=1, error_message="away", progress_done=3)
+        page = admin_client.get(f"{LANES}{job.pk}/change/").content.decode()
+        assert page.index("Progress:") < page.index("Error message:") < page.index("Fields")
+
     def test_shows_what_comes_from_outside_as_text(self, admin_client: Client) -> None:
         job = failed(
             error_message=EVIL, error_traceback=f'File "x", line 1\n  {EVIL}', progress_note=EVIL
@@ -131,6 +159,10 @@ class TestOneJob:
         assert (row.status, row.shop, row.attempt, row.lane) == ("NEW", "Graz", 0, job.lane)
         assert (row.run_after, row.error_message) == (None, "")
 
+    def test_offers_a_priority_only_where_one_counts(self, admin_client: Client) -> None:
+        assert 'name="priority"' in admin_client.get(f"{FREE}add/").content.decode()
+        assert 'name="priority"' not in admin_client.get(f"{LANES}add/").content.decode()
+
     @pytest.mark.django_db(transaction=True)
     def test_can_be_added_and_wakes_a_worker(self, admin_client: Client, kicked: Kicked) -> None:
         fields = {"shop": "Graz", "number": "1", "script": "x", "priority": "0"}
@@ -150,13 +182,59 @@ class TestDeciding:
         assert statuses(LaneJob) == ["FAILED", "NEW"]
         assert not Pause.objects.exists()
 
+    @pytest.mark.parametrize(
+        ("action", "count", "button"),
+        [
+            ("retry", 1, "Retry 1 job"),
+            ("ignore", 2, "Ignore 2 jobs"),
+            ("pause_lane", 25, "Pause the lanes of 25 jobs"),
+        ],
+    )
+    def test_shows_the_jobs_their_lanes_and_how_many_there_are(
+        self, admin_client: Client, action: str, count: int, button: str
+    ) -> None:
+        jobs = [failed(shop=f"shop {number}") for number in range(count)]
+        page = act(admin_client, LANES, action, jobs).content.decode()
+        assert f'value="{button}"' in page
+        assert '<th scope="col">Shop</th>' in page
+        for job in jobs[:20]:
+            assert f'<a href="{LANES}{job.pk}/change/">' in page
+            assert f"<td>{job.shop}</td>" in page
+        assert ("… and 5 more." in page) == (count == 25)
+
+    def test_leads_into_the_site_that_asks(self, admin_client: Client, settings: Any) -> None:
+        site = admin.AdminSite("operators")
+        site.register(LaneJob, JobAdmin)
+        urls = types.ModuleType("urls_of_two_sites")
+        vars(urls)["urlpatterns"] = [
+            path("admin/", admin.AdminSite("admin").urls),
+            path("operators/", site.urls),
+        ]
+        settings.ROOT_URLCONF = urls
+        job, second = failed(), LaneJob.enqueue()
+        base = "/operators/testapp/lanejob/"
+        page = act(admin_client, base, "retry", [job]).content.decode()
+        assert f'<a href="{base}{job.pk}/change/">' in page
+        assert "/admin/" not in page.split("breadcrumbs")[1]
+        page = admin_client.get(f"{base}{second.pk}/change/").content.decode()
+        assert f'<a href="{base}{job.pk}/change/">' in page
+
+    def test_reads_the_values_of_lanes_with_their_jobs(self, admin_client: Client) -> None:
+        asked = []
+        for count in (1, 10):
+            jobs = [failed(shop=f"shop {count} {number}") for number in range(count)]
+            with CaptureQueriesContext(connection) as queries:
+                act(admin_client, LANES, "pause_lane", jobs)
+            asked.append(len(queries))
+        assert asked[0] == asked[1]
+
     def test_retries_failed_jobs_with_their_dependents(self, admin_client: Client) -> None:
         LaneJob.enqueue_many([LaneJob(script="fail x"), LaneJob(), LaneJob(shop="other")])
         work_off(LaneJob)
         assert statuses(LaneJob) == ["FAILED", "FAILED", "PROCESSED"]
         answer = decide(admin_client, LANES, "retry", LaneJob.objects.all())
         assert statuses(LaneJob) == ["NEW", "NEW", "PROCESSED"]
-        assert "Retry failed jobs: done to 2." in answer.content.decode()
+        assert "2 jobs retried." in answer.content.decode()
 
     def test_leaves_a_dependent_alone_whose_cause_is_not_selected(
         self, admin_client: Client
@@ -165,7 +243,7 @@ class TestDeciding:
         dependent = failed(failed_by=cause.pk)
         answer = decide(admin_client, LANES, "retry", [dependent])
         assert statuses(LaneJob) == ["FAILED", "FAILED"]
-        assert "Retry failed jobs: done to 0." in answer.content.decode()
+        assert "0 jobs retried. What was selected was left alone." in answer.content.decode()
 
     def test_ignores_failed_jobs(self, admin_client: Client) -> None:
         jobs = [failed(), LaneJob.enqueue(shop="b")]
@@ -181,7 +259,7 @@ class TestDeciding:
         jobs = LaneJob.enqueue_many([LaneJob(shop=shop) for shop in "aab"])
         LaneJob.enqueue(shop="c")
         answer = decide(admin_client, LANES, "pause_lane", LaneJob.objects.filter(shop__in="ab"))
-        assert "Pause lanes of the selected jobs: done to 2." in answer.content.decode()
+        assert "2 lanes paused." in answer.content.decode()
         assert {pause.lane for pause in Pause.objects.all()} == {job.lane for job in jobs}
         assert run_one(LaneJob) == 1
         decide(admin_client, LANES, "resume_lane", jobs)
@@ -270,6 +348,17 @@ class TestPauses:
         page = admin_client.get(PAUSES).content.decode()
         assert "number=7" in page
         assert EVIL not in page
+
+    def test_no_queue_is_paused_before_one_is_chosen(self, admin_client: Client) -> None:
+        assert '<option value="" selected>' in admin_client.get(f"{PAUSES}add/").content.decode()
+        page = admin_client.post(f"{PAUSES}add/", {"queue": "", "reason": ""}).content.decode()
+        assert "This field is required" in page
+        assert not Pause.objects.exists()
+
+    def test_the_list_offers_to_resume(self, admin_client: Client) -> None:
+        FreeJob.pause()
+        page = admin_client.get(PAUSES).content.decode()
+        assert '<option value="delete_selected">Resume (delete the selected pauses)' in page
 
     def test_an_unknown_queue_is_refused(self, admin_client: Client) -> None:
         page = admin_client.post(f"{PAUSES}add/", {"queue": "auth.user", "reason": ""})

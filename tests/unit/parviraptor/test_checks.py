@@ -63,6 +63,22 @@ def test_a_queue_needs_a_body(found: Found) -> None:
     assert "testapp.Bodiless" in message.msg
 
 
+async def asynchronous(self: Any) -> None: ...
+
+
+def generator(self: Any) -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("name", ["process", "is_processable", "on_job_terminated"])
+@pytest.mark.parametrize("body", [asynchronous, generator])
+def test_a_body_must_be_run_by_its_call(found: Found, name: str, body: Any) -> None:
+    queue("Asleep", make_base_class(None), **{name: body})
+    [message] = found()
+    assert (message.id, type(message)) == ("parviraptor_celery.E019", Error)
+    assert f"testapp.Asleep.{name}() is asynchronous or a generator" in message.msg
+
+
 def test_a_dependent_field_must_exist(found: Found) -> None:
     queue("Typo", make_base_class(["shopp"]), shop=models.CharField(max_length=9))
     [message] = found()

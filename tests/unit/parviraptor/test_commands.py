@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.utils import timezone
 
+from parviraptor_celery.foreground import ForegroundWorker
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 from tests.unit.jobs import reloaded, statuses
 
@@ -61,10 +62,28 @@ class TestProcessQueue:
         run("process_queue", "testapp", "FreeJob")
         assert statuses(FreeJob) == ["PROCESSED"] * 3
 
+    @pytest.mark.parametrize("reason", ["", "maintenance"])
+    def test_says_that_the_queue_is_paused(
+        self, monkeypatch: pytest.MonkeyPatch, reason: str
+    ) -> None:
+        monkeypatch.setattr(ForegroundWorker, "run", lambda self: 0)
+        FreeJob.pause(reason=reason)
+        told = f": {reason}\n" if reason else "\n"
+        out = run("process_queue", "testapp", "FreeJob")
+        assert f"testapp.FreeJob in default is paused, nothing begins{told}" in out
+        assert "paused" not in run("process_queue", "testapp", "FifoJob")
+
+    def test_tells_a_person_how_long_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ForegroundWorker, "run", lambda self: 0)
+        terminal = Terminal()
+        call_command("process_queue", "testapp", "FreeJob", stdout=terminal)
+        assert "processing testapp.FreeJob until SIGTERM or SIGINT\n" in terminal.getvalue()
+        assert run("process_queue", "testapp", "FreeJob").startswith("processing testapp.FreeJob\n")
+
     def test_takes_the_name_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FreeJob, "process", lambda self: signal.raise_signal(signal.SIGINT))
         FreeJob.enqueue()
-        assert "stopped after 1 jobs" in run("process_queue", "testapp", "freejob")
+        assert "stopped after 1 job\n" in run("process_queue", "testapp", "freejob")
 
     def test_rescues_first_what_a_dead_process_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FifoJob, "process", lambda self: signal.raise_signal(signal.SIGTERM))

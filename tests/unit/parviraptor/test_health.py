@@ -21,6 +21,7 @@ from parviraptor_celery.foreground import ForegroundWorker
 from parviraptor_celery.models import Tick
 from parviraptor_celery.schedule import beat_schedule
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
+from tests.unit.jobs import runs
 
 pytestmark = pytest.mark.django_db
 
@@ -61,7 +62,7 @@ class TestHealth:
     def test_is_503_for_each_thing_that_needs_a_person(self, client: Client) -> None:
         FreeJob.objects.create(status="FAILED")
         lease, since = timezone.now() + timedelta(hours=1), ago(60 * 31)
-        FifoJob.objects.create(status="PROCESSING", lease_until=lease, modification_date=since)
+        runs(FifoJob.objects.create(), lease_until=lease, modification_date=since)
         LaneJob.objects.create(creation_date=ago(60 * 961))
         response = client.get(PAGE)
         body = response.json()
@@ -162,8 +163,7 @@ def test_a_project_that_nobody_ever_swept_is_not_well(client: Client) -> None:
         "relay": None,
     }
     assert (
-        "The last sweep was never; one is expected every 30 seconds."
-        in (response.json()["problems"])
+        "There was no sweep yet; one is expected every 30 seconds." in (response.json()["problems"])
     )
 
 
@@ -214,8 +214,8 @@ class TestTheTable:
     def test_shows_pauses_and_progress_escaped(self, client: Client) -> None:
         FreeJob.pause(reason="<b>why</b>")
         lease = timezone.now() + timedelta(hours=1)
-        FifoJob.objects.create(
-            status="PROCESSING",
+        runs(
+            FifoJob.objects.create(),
             lease_until=lease,
             progress_done=12345,
             progress_total=20000,

@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from parviraptor_celery import views
 from tests.testapp.models import FifoJob, FreeJob
 
 pytestmark = pytest.mark.django_db
@@ -51,9 +52,60 @@ def test_the_table_lists_every_queue_with_its_counts(client: Client) -> None:
         for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)
         if (cells := re.findall(r"<td[^>]*>(.*?)</td>", row, re.S))
     }
-    assert re.findall(r"<th>(.*?)</th>", page)[1:] == ["NEW", "PROCESSING", "DEFERRED", "FAILED"]
+    assert re.findall(r"<th[^>]*>(.*?)</th>", page)[1:] == [
+        "NEW",
+        "PROCESSING",
+        "DEFERRED",
+        "FAILED",
+    ]
     assert rows["testapp.FreeJob"] == ["1", "0", "0", "1"]
     assert rows["testapp.FifoJob"] == ["0", "0", "0", "0"]
+
+
+def shown_to(client: Client, *permissions: str, is_staff: bool = True) -> str:
+    """Return the table as it is shown to somebody with these permissions."""
+    user = User.objects.create_user("somebody", is_staff=is_staff)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client.force_login(user)
+    return client.get("/open-queue-entries/").content.decode()
+
+
+class TestLinksToTheAdmin:
+    @pytest.fixture(autouse=True)
+    def something_to_look_at(self) -> None:
+        FreeJob.objects.create(status="FAILED")
+        FreeJob.pause()
+
+    def test_lead_from_a_count_to_its_jobs(self, client: Client) -> None:
+        page = shown_to(client, "view_freejob", "view_pause")
+        links = re.findall(r'href="(/admin/.*?)"', page)
+        assert links == [
+            "/admin/testapp/freejob/",
+            "/admin/testapp/freejob/?status__exact=FAILED",
+            "/admin/parviraptor_celery/pause/",
+        ]
+        assert [client.get(link).status_code for link in links] == [200, 200, 200]
+
+    def test_are_there_for_whom_the_admin_lets_in(self, client: Client) -> None:
+        assert "href" not in client.get("/open-queue-entries/").content.decode()
+        assert "href" not in shown_to(client, "view_freejob", "view_pause", is_staff=False)
+
+    def test_lead_nowhere_without_the_permission_to_look(self, client: Client) -> None:
+        assert "href" not in shown_to(client, "delete_freejob")
+
+    def test_are_missing_where_the_admin_does_not_have_the_queue(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(views, "reverse", lambda name: reverse(f"no-{name}"))
+        assert "href" not in shown_to(client, "view_freejob", "view_pause")
+
+
+def test_moments_are_local_and_say_their_zone(client: Client, settings: Any) -> None:
+    settings.TIME_ZONE = "Asia/Kolkata"
+    FreeJob.pause()
+    page = client.get("/open-queue-entries/").content.decode()
+    assert re.search(r"since 20[-0-9]+ [:0-9]+ IST", page)
+    assert re.search(r"As of 20[-0-9]+ [:0-9]+ IST", page)
 
 
 @PAGES

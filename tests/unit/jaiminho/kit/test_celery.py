@@ -10,9 +10,7 @@ from celery import Celery, chain, chord
 from django.core.management import call_command
 
 from jaiminho_celery.app import OutboxCelery
-from jaiminho_celery.exceptions import (
-    DrainFailed,
-)
+from jaiminho_celery.exceptions import DrainFailed
 from jaiminho_celery.models import Event
 from jaiminho_celery.test import Outbox
 from tests.testapp import outbox as functions

@@ -12,11 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from jaiminho_celery import signals
-from jaiminho_celery.exceptions import (
-    BadEventSignature,
-    DrainEndless,
-    DrainFailed,
-)
+from jaiminho_celery.exceptions import BadEventSignature, DrainEndless, DrainFailed
 from jaiminho_celery.models import Event
 from jaiminho_celery.test import Outbox
 from tests.testapp import outbox as functions

@@ -13,10 +13,7 @@ from django.db import connections, transaction
 from django.test import TestCase
 from django.utils import timezone
 
-from jaiminho_celery.exceptions import (
-    NotSerializable,
-    UnknownFunction,
-)
+from jaiminho_celery.exceptions import NotSerializable, UnknownFunction
 from jaiminho_celery.models import Event
 from jaiminho_celery.test import Outbox, OutboxTestMixin, call
 from tests.testapp import outbox as functions

@@ -11,20 +11,11 @@ from django.db import transaction
 
 from jaiminho_celery import methods, registry, signals
 from jaiminho_celery.app import OutboxCelery
-from jaiminho_celery.exceptions import (
-    NameTaken,
-    NotSerializable,
-    UnknownReceiver,
-)
+from jaiminho_celery.exceptions import NameTaken, NotSerializable, UnknownReceiver
 from jaiminho_celery.models import Event
 from jaiminho_celery.send import save_to_outbox, save_to_outbox_stream
 from tests.testapp import announcers
-from tests.testapp.announcers import (
-    Announcer,
-    BranchCelery,
-    QuietAnnouncer,
-    ShopCelery,
-)
+from tests.testapp.announcers import Announcer, BranchCelery, QuietAnnouncer, ShopCelery
 from tests.unit.conftest import messages, using_celery
 from tests.unit.events import let_be_due, only, relay
 from tests.unit.jaiminho.methods.common import commits

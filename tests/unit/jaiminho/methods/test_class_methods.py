@@ -10,25 +10,16 @@ import pytest
 from django.db import transaction
 
 from jaiminho_celery import methods, registry, signals
-from jaiminho_celery.exceptions import (
-    NotSerializable,
-    UnreadableEvent,
-)
+from jaiminho_celery.exceptions import NotSerializable, UnreadableEvent
 from jaiminho_celery.models import Event
 from jaiminho_celery.signing import sign
 from tests.testapp import announcers
-from tests.testapp.announcers import (
-    Announcer,
-    LoudAnnouncer,
-    QuietAnnouncer,
-    Stranger,
-)
+from tests.testapp.announcers import Announcer, LoudAnnouncer, QuietAnnouncer, Stranger
 from tests.unit.events import let_be_due, only, relay, statuses
 from tests.unit.jaiminho.methods.common import commits
 from tests.unit.jobs import received
 
 CLASSES = pytest.mark.parametrize("owner", [Announcer, QuietAnnouncer])
-
 ORDERS = pytest.mark.parametrize("order", ["outside", "inside"])
 
 

@@ -13,17 +13,11 @@ from parviraptor_celery.models import AbstractJobFactory
 from tests.testapp.models import AtomicJob, FifoJob, FreeJob, LaneJob
 
 PROCESS = "parviraptor_celery.process_jobs"
-
 DISPATCH = "parviraptor_celery.dispatch_jobs"
-
 CLEAN = "parviraptor_celery.clean_jobs"
-
 QUEUES = (AtomicJob, FifoJob, FreeJob, LaneJob)
-
 STATUSES = ["NEW", "PROCESSING", "PROCESSED", "SQUASHED", "FAILED", "IGNORED", "DEFERRED"]
-
 RESTING = [status for status in STATUSES if status != "PROCESSING"]
-
 REQUIRED = inspect.Parameter.empty
 
 make_base_class = AbstractJobFactory.make_base_class

@@ -12,9 +12,7 @@ from celery import Celery
 from django.db import transaction
 
 from parviraptor_celery import exceptions
-from parviraptor_celery.test import (
-    run_queue,
-)
+from parviraptor_celery.test import run_queue
 from tests.testapp.models import FifoJob, LaneJob, Note
 from tests.unit.parviraptor.contract.common import (
     PROCESS,

@@ -15,10 +15,7 @@ from django.utils import timezone
 from parviraptor_celery import exceptions, signals
 from parviraptor_celery.models import BackoffStrategy
 from parviraptor_celery.schedule import beat_schedule
-from parviraptor_celery.test import (
-    run_queue,
-    virtual_clock,
-)
+from parviraptor_celery.test import run_queue, virtual_clock
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 from tests.unit.parviraptor.contract.common import (
     CLEAN,

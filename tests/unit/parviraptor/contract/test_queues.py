@@ -13,11 +13,7 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from parviraptor_celery import exceptions, registry
-from parviraptor_celery.test import (
-    QueueTestCase,
-    run_queue,
-    virtual_clock,
-)
+from parviraptor_celery.test import QueueTestCase, run_queue, virtual_clock
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
 from tests.unit.parviraptor.contract.common import (
     DISPATCH,

@@ -1,0 +1,178 @@
+"""What is run around every row is planned once in a session, where the session is our own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+
+from parviraptor_celery import dispatch, sessions
+from parviraptor_celery.drains import Budget
+from tests import servers
+from tests.integration.threads import at_once
+from tests.pgbouncer import start_pgbouncer
+from tests.supervision import embedded, processes
+from tests.testapp.models import AtomicJob, FifoJob, FreeJob, Note
+
+ENOUGH = sessions.PLAIN_STATEMENTS + 2 * sessions.REPETITIONS
+
+pytestmark = pytest.mark.parametrize("using", ["postgresql"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests are the workers themselves, and forget what earlier ones found."""
+    monkeypatch.setattr("parviraptor_celery.broker.kick", lambda *_, **__: True)
+    monkeypatch.setattr(sessions, "_pooled", set())
+
+
+@pytest.fixture
+def fresh(using: str) -> Iterator[str]:
+    """The alias, with new sessions before and after."""
+    connections[using].close()
+    yield using
+    connections[using].close()
+
+
+@pytest.fixture
+def options(using: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The alias' OPTIONS, to be changed; new sessions follow them."""
+    changed = dict(django_settings.DATABASES[using]["OPTIONS"])
+    with monkeypatch.context() as patch:
+        patch.setitem(connections[using].settings_dict, "OPTIONS", changed)
+        connections[using].close()
+        yield changed
+    connections[using].close()
+
+
+def run(queue: Any, using: str, count: int = ENOUGH) -> int:
+    """Enqueue so many jobs and run them; return how many ran."""
+    queue.enqueue_many([queue() for _ in range(count)], using=using)
+    if queue.dependent_fields is None:
+        return dispatch.run_pool(queue, using, Budget.endless()).rows
+    lane = queue.rows(using).values_list("lane", flat=True).first()
+    return dispatch.run_lanes(queue, using, [lane], Budget.endless()).rows
+
+
+def prepared(using: str) -> list[str]:
+    """Return the statements that this session has prepared."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def processed(queue: Any, using: str) -> int:
+    return int(queue.rows(using).filter(status="PROCESSED").count())
+
+
+@pytest.mark.parametrize("queue", [FifoJob, FreeJob])
+def test_with_the_default_options_the_hand_off_is_prepared(fresh: str, queue: Any) -> None:
+    assert run(queue, fresh) == ENOUGH
+    assert any("WITH finished" in statement for statement in prepared(fresh))
+
+
+def test_queries_of_the_project_are_not(fresh: str) -> None:
+    run(FifoJob, fresh)
+    for _ in range(ENOUGH):
+        assert not Note.objects.using(fresh).filter(text="none").exists()
+    assert not any("testapp_note" in statement for statement in prepared(fresh))
+    assert len(prepared(fresh)) <= 4
+
+
+def test_a_session_that_runs_few_statements_is_not_asked(fresh: str) -> None:
+    run(FifoJob, fresh, 2)
+    assert not any(known.prepares for known in sessions._sessions.values())
+
+
+def test_nothing_is_prepared_when_that_is_switched_off(fresh: str, settings: Any) -> None:
+    settings.PARVIRAPTOR_CONFIG = {"PREPARE_STATEMENTS": False}
+    assert run(FifoJob, fresh) == ENOUGH
+    assert prepared(fresh) == []
+
+
+def test_what_is_logged_is_written_out(fresh: str) -> None:
+    run(FifoJob, fresh)
+    with CaptureQueriesContext(connections[fresh]) as queries:
+        run(FifoJob, fresh)
+    assert any("WITH finished" in query["sql"] for query in queries)
+
+
+def test_nothing_is_prepared_where_the_project_binds_on_the_server(
+    options: dict[str, Any], using: str
+) -> None:
+    options["server_side_binding"] = True
+    assert run(FifoJob, using) == ENOUGH
+    assert prepared(using) == []
+
+
+def test_what_the_project_prepares_itself_stays_as_it_is(
+    options: dict[str, Any], using: str
+) -> None:
+    options |= {"server_side_binding": True, "prepare_threshold": 1}
+    assert run(FifoJob, using) == ENOUGH
+    assert connections[using].connection.prepare_threshold == 1
+    assert any("WITH finished" in statement for statement in prepared(using))
+
+
+@pytest.mark.parametrize("queue", [FifoJob, FreeJob, AtomicJob])
+def test_a_migration_meanwhile_fails_no_job(fresh: str, queue: Any) -> None:
+    """What is prepared would give a column of another type, and PostgreSQL refuses that."""
+    run(queue, fresh)
+    table = queue._meta.db_table
+
+    def alter(to: str) -> None:
+        with connections[fresh].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {table} ALTER COLUMN result TYPE {to}")
+
+    at_once(lambda: alter("bigint"))
+    try:
+        assert run(queue, fresh) == ENOUGH
+        assert processed(queue, fresh) == 2 * ENOUGH
+    finally:
+        at_once(lambda: alter("integer"))
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = connections["postgresql"].settings_dict
+    with processes.Supervisor() as supervisor, tempfile.TemporaryDirectory() as directory:
+        try:
+            yield start_pgbouncer(supervisor, Path(directory), server, sessions=2)
+        except embedded.MissingServer as error:
+            servers.give_up(str(error))
+
+
+class TestBehindAPooler:
+    @pytest.fixture
+    def pooled(self, using: str, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        """The alias, whose connections go by a PgBouncer in transaction mode."""
+        with monkeypatch.context() as patch:
+            for name, value in {"HOST": "127.0.0.1", "PORT": port}.items():
+                patch.setitem(django_settings.DATABASES[using], name, value)
+                patch.setitem(connections[using].settings_dict, name, value)
+            connections[using].close()
+            yield using
+            connections[using].close()
+
+    def test_nothing_is_prepared(self, pooled: str) -> None:
+        assert run(FifoJob, pooled) == ENOUGH
+        assert not any(known.prepares for known in sessions._sessions.values())
+        assert prepared(pooled) == []
+
+    def test_an_unnoticed_one_costs_a_repetition_and_fails_no_job(
+        self,
+        pooled: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(sessions, "_is_the_servers_own", lambda _: True)
+        ran: list[int] = at_once(*[lambda: run(FreeJob, pooled)] * 4)
+        assert sum(ran) == 4 * ENOUGH == processed(FreeJob, pooled)
+        assert "a pooler seems to change the session" in caplog.text
+        assert sessions._pooled == {pooled}
