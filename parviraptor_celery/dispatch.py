@@ -59,22 +59,14 @@ class _RunsJobs:
     is_known_empty = False
     """Whether no job was ready a moment ago."""
 
-    running: AbstractJob | None = None
-    """The job whose outcome is not recorded yet."""
-
     def run(self, job: AbstractJob) -> Run:
-        self.running = job
+        first_claims.begins(job)
         return execution.run(job)
 
     def settle(self, run: Run, *, claim_next: bool) -> Any:
         following = super().settle(run, claim_next=claim_next)  # type: ignore[misc]
-        self.running = None
+        first_claims.is_settled(run.row)
         return following
-
-    def close(self) -> None:
-        if self.running is not None:
-            first_claims.left_unsettled(self.running)
-        super().close()  # type: ignore[misc]
 
     def announce(self, run: Run, report: Report) -> None:
         run.announce()

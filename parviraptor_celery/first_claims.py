@@ -5,7 +5,7 @@ its claim, or for the six of a batch without order. What may be claimed is asked
 that everybody uses; other engines have no UPDATE inside a WITH, and take the steps one by one.
 
 If the answer of such a statement is lost, what it claimed is found by its lease: it is leased to
-this thread, and nothing that a feed left unsettled before (``left_unsettled``).
+this thread, and its body has not begun here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from .states import JobStatus
 from .unreadable import UnreadableRow, reading
 
 MOST_REMEMBERED = 1000
-_left: dict[tuple[str, str, int, int], None] = {}
+
+_unsettled: dict[tuple[type, str | None, int, int | None], None] = {}
+"""Rows whose bodies run here, or have run and could not be settled."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def claim_batch(rows: Any, limit: int) -> Batch:
 def claim_batch_again(rows: Any, limit: int) -> Batch:
     """Lease when an earlier try may have gone through: then its jobs are ours already."""
     with reading(rows.model):
-        held = [row for row in rows.held_here() if not was_left_unsettled(row)]
+        held = [row for row in rows.held_here() if not _has_begun(row)]
     if not held:
         return claim_batch(rows, limit)
     for row in held:
@@ -106,25 +108,26 @@ def _in_turn(jobs: list[Any], begun: set[int]) -> Batch:
 def claim_head_again(rows: Any, lane: str) -> Found:
     """Claim when an earlier try may have gone through: then the job is ours already."""
     row = rows.read_held(lane)
-    if row is None or was_left_unsettled(row):
+    if row is None or _has_begun(row):
         return claim_head(rows, lane)
     row.hold()
     return Found(row)
 
 
-def left_unsettled(row: Any) -> None:
-    """Remember a row whose body has run, and whose outcome could not be recorded here."""
-    _left[_key(row)] = None
-    while len(_left) > MOST_REMEMBERED:
-        del _left[next(iter(_left))]
+def begins(row: Any) -> None:
+    """Remember that the body of a row begins, which is not settled yet."""
+    _unsettled[type(row), row._state.db, row.claimed_pk, row.token] = None
+    if len(_unsettled) > MOST_REMEMBERED:
+        del _unsettled[next(iter(_unsettled))]
 
 
-def was_left_unsettled(row: Any) -> bool:
-    return _key(row) in _left
+def is_settled(row: Any) -> None:
+    """Forget a row whose outcome was recorded."""
+    _unsettled.pop((type(row), row._state.db, row.claimed_pk, row.token), None)
 
 
-def _key(row: Any) -> tuple[str, str, int, int]:
-    return row.alias, row._meta.label, row.claimed_pk or row.pk, row.token or row.attempt
+def _has_begun(row: Any) -> bool:
+    return (type(row), row._state.db, row.pk, row.attempt) in _unsettled
 
 
 @dataclass(frozen=True)

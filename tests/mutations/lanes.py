@@ -69,14 +69,14 @@ MUTATIONS = [
     Mutation(
         "first-claim-of-what-ran-already",
         "parviraptor_celery/first_claims.py",
-        "if row is None or was_left_unsettled(row):",
+        "if row is None or _has_begun(row):",
         "if row is None:",
         FIRST_CLAIMS,
     ),
     Mutation(
         "first-batch-of-what-ran-already",
         "parviraptor_celery/first_claims.py",
-        "for row in rows.held_here() if not was_left_unsettled(row)]",
+        "for row in rows.held_here() if not _has_begun(row)]",
         "for row in rows.held_here()]",
         FIRST_CLAIMS,
     ),
