@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from django.db import models
 
-from . import intake, kicks, wakes
+from . import attendance, intake, kicks, statements, wakes
 from .clock import local_now
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
@@ -22,6 +22,9 @@ class GuardedRow(FencedRow):
     """A leased row that its users save too, from objects that may be stale."""
 
     run_after: Any
+
+    _is_unattended = False
+    """Whether nobody would have come to this new job by themselves, when it was written."""
 
     class Meta:
         abstract = True
@@ -78,9 +81,23 @@ class GuardedRow(FencedRow):
     def _wake_after_commit(self, is_new: bool, written: set[str]) -> None:
         """Wake a worker for this job if it is to run now, or for those behind it if it isn't."""
         if self.status in CLAIMABLE and (is_new or written & {"status", "run_after"}):
-            kicks.on_commit(self, self.alias, due=self.run_after)
+            is_unattended = is_new and self._is_unattended
+            kicks.on_commit(self, self.alias, due=self.run_after, is_unattended=is_unattended)
         elif self.lane is not None and "status" in written:
             wakes.after_commit(type(self), self.alias, {self.lane: self.pk})
+
+    def _do_insert(
+        self, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
+    ) -> Any:
+        """Insert as Django does, which composes the statement anew each time."""
+        model = manager.model
+        self._is_unattended = False
+        if not raw and list(returning_fields) == [model._meta.pk]:
+            about = attendance.question_for(self, using)
+            if found := statements.insert_saved(self, model, using, fields, *about):
+                self._is_unattended = found[1:] == (True,)
+                return [found[:1]]
+        return super()._do_insert(manager, using, fields, returning_fields, raw)  # type: ignore[misc]
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections
 from django.db.models import F, Manager, Min, OuterRef, Q, Subquery
 
-from . import intake, kicks, pauses, wakes
+from . import attendance, intake, pauses, wakes
 from .clock import now
 from .exceptions import LaneChanged
 from .fencing import AT_REST
@@ -81,10 +81,15 @@ class JobQuerySet(PoolQuerySet):
         """Annotate, besides, ``is_paused``: the queue is, or the lane."""
         return super().as_candidates(lane).annotate(is_paused=self.paused(lane))
 
-    def prepared_head(self, status: str) -> PreparedSelect:
-        """Return the query for what decides about the candidate, and which row that is."""
+    def prepared_head(self, status: str, *more: str) -> PreparedSelect:
+        """Return the query for what decides about the candidate, and which row that is.
+
+        With ``more`` of what ``as_candidates()`` annotates.
+        """
         rows = self._in_lane(ANY_LANE, status).as_candidates(ANY_LANE)
-        return PreparedSelect(rows.values("id", "attempt", "is_due", "held_by", "is_paused")[:1])
+        return PreparedSelect(
+            rows.values("id", "attempt", "is_due", "held_by", "is_paused", *more)[:1]
+        )
 
     def startable(self, heads: dict[str, int]) -> list[str]:
         """Return those lanes whose head is due, that don't run, and that nothing parks."""
@@ -273,7 +278,7 @@ class JobQuerySet(PoolQuerySet):
             holds |= Q(status=JobStatus.FAILED, failed_by__isnull=True)
         rows = self.model.rows(self.db).filter(holds, pk__in=these, lane__isnull=False)
         lanes = rows.order_by().values_list("lane").annotate(Min("pk"))
-        return dict(lanes[: kicks.BACKLOG + 1])
+        return dict(lanes[: attendance.BACKLOG + 1])
 
     def _not_parked(self, heads: dict[str, int], lanes: list[str]) -> list[str]:
         found = list[str]()

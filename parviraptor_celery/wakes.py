@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from . import broker, kicks
+from . import attendance, broker, kicks
 
 Freed = dict[Any, dict[str, int]]
 """Of each queue the lanes in which a job is gone, with the lowest id of those."""
@@ -55,7 +55,7 @@ class WakeAfterCommit:
 
 
 def _wake(queue: Any, using: str, lanes: dict[str, int]) -> None:
-    if len(lanes) > kicks.BACKLOG:
+    if len(lanes) > attendance.BACKLOG:
         about = queue._meta.concrete_model._meta.label
         broker.kick(kicks.DISPATCH, queue=about, using=using)
         return

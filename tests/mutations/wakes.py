@@ -38,7 +38,7 @@ MUTATIONS = [
     Mutation(
         "wakes-of-many-lanes-are-one",
         "parviraptor_celery/wakes.py",
-        "if len(lanes) > kicks.BACKLOG:",
+        "if len(lanes) > attendance.BACKLOG:",
         "if False:",
         WAKES,
     ),
