@@ -14,8 +14,6 @@ from celery._state import task_join_will_block  # type: ignore[attr-defined]
 from celery.backends.rpc import RPCBackend
 from django.db import connections
 
-from parviraptor_celery.kick_messages import sends_as_celery
-
 from .capture import Capture
 from .exceptions import UnknownAlias
 from .messages import enqueue, remember
@@ -145,6 +143,3 @@ class _Announcement:
         # In the pool of a worker the queue is there already (as RPCBackend.on_task_call says).
         if isinstance(self._backend, RPCBackend) and not task_join_will_block():
             self._capture.also_declared.append(self._backend.binding)
-
-
-sends_as_celery(OutboxCelery.send_task)

@@ -22,7 +22,7 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from . import kick_messages, signals
+from . import signals
 from .conf import settings
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def kick(task: str, *, countdown: float | None = None, **kwargs: Any) -> bool:
         _run_eagerly(app, task, kwargs)
         return True
     try:
-        use(app, lambda connection: kick_messages.send(app, connection, task, kwargs, countdown))
+        use(app, lambda connection: _send(app, connection, task, kwargs, countdown))
     except BrokerAway:
         return False
     except FAILURES as error:
@@ -149,6 +149,19 @@ def close_breaker() -> None:
 def _refuse_while_broken() -> None:
     if seconds_until_tried():
         raise BrokerAway("the broker failed a moment ago")
+
+
+def _send(
+    app: Celery, connection: Connection, task: str, kwargs: dict[str, Any], countdown: float | None
+) -> None:
+    app.send_task(
+        task,
+        kwargs=kwargs,
+        countdown=countdown,
+        producer=app.amqp.Producer(connection, auto_declare=False),
+        retry=False,
+        ignore_result=True,
+    )
 
 
 def _with_a_living(connection: Connection, action: Callable[[Connection], T]) -> T:

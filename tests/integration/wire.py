@@ -26,10 +26,7 @@ from parviraptor_celery import broker
 NOW = datetime.now(UTC)
 LATER = timedelta(hours=1)
 KEY_PREFIX = "all-keys-"
-UUID_USERS = (
-    *("celery.canvas.uuid", "celery.app.base.uuid", "celery.app.task.uuid"),
-    "parviraptor_celery.kick_messages.uuid",
-)
+UUID_USERS = ("celery.canvas.uuid", "celery.app.base.uuid", "celery.app.task.uuid")
 SLOWEST_MS = 30_000
 """What may pass between a native message and its twin; their times to live differ by that."""
 

@@ -9,66 +9,9 @@ PARKING = "tests/integration/test_parking.py"
 WRONG = "tests/integration/test_wrong_messages.py"
 APPS = "tests/integration/test_apps.py"
 REFUSALS = "tests/integration/test_broker_refusals.py"
-KICK_MESSAGES = "tests/integration/test_kick_messages.py"
 ATTENDANCE = "tests/integration/test_attendance.py"
 
 MUTATIONS = [
-    Mutation(
-        "kicks-within-a-task-have-a-parent",
-        "parviraptor_celery/kick_messages.py",
-        "if app.current_worker_task is not None or any(signal.receivers for signal in _SIGNALS):",
-        "if any(signal.receivers for signal in _SIGNALS):",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-are-seen-by-receivers",
-        "parviraptor_celery/kick_messages.py",
-        "if app.current_worker_task is not None or any(signal.receivers for signal in _SIGNALS):",
-        "if app.current_worker_task is not None:",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-follow-new-routes",
-        "parviraptor_celery/kick_messages.py",
-        "if form is None or form.about != about:",
-        "if form is None:",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-routed-by-a-function",
-        "parviraptor_celery/kick_messages.py",
-        "if not all(type(route) is MapRoute for route in routes):",
-        "if False:",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-sent-in-the-apps-own-way",
-        "parviraptor_celery/kick_messages.py",
-        "if how not in _sends_as_celery or len(published) != 1:",
-        "if len(published) != 1:",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-with-an-event-each",
-        "parviraptor_celery/kick_messages.py",
-        "if how not in _sends_as_celery or len(published) != 1:",
-        "if how not in _sends_as_celery:",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-declare-their-queue",
-        "parviraptor_celery/kick_messages.py",
-        "is_declared: bool = hash(entity) in connection.declared_entities",
-        "is_declared: bool = True",
-        KICK_MESSAGES,
-    ),
-    Mutation(
-        "kicks-described-as-celery-does",
-        "parviraptor_celery/kick_messages.py",
-        "return len(shown) <= LONGEST_SHOWN and",
-        "return True or",
-        KICK_MESSAGES,
-    ),
     Mutation(
         "kick-after-somebodys-last-look",
         "parviraptor_celery/kicks.py",

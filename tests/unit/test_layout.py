@@ -14,7 +14,7 @@ CELERY = frozenset({"celery", "kombu"})
 CELERY_MODULES = frozenset(
     {
         *("app", "broker", "capture", "entities", "local_worker", "messages", "tasks", "wire"),
-        *("transports", "worker", "consumers", "task_events", "kick_messages"),
+        *("transports", "worker", "consumers", "task_events"),
     }
 )
 LIBRARY = sorted(path for app in (QUEUES, OUTBOX) for path in (ROOT / app).rglob("*.py"))
