@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import DataError
 
-from . import execution, first_claims, handoff, kicks, signals, squashing, stopping
+from . import claims, execution, first_claims, handoff, kicks, signals, squashing, stopping
 from .clock import now
 from .conf import settings
 from .database import alone, in_transaction, is_refusal
@@ -93,7 +93,7 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
         return super().first()
 
     def _claims_at_once(self) -> bool:
-        return first_claims.is_possible(self.using) and not self.rows.model.SQUASH_WAITING_JOBS
+        return claims.is_possible(self.using) and not self.rows.model.SQUASH_WAITING_JOBS
 
     def _claim_head(self) -> first_claims.Found:
         return alone(
@@ -117,7 +117,7 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
         return deferred if self._fails(deferred) or deferred.is_due else None
 
     def hand_off(self, run: Run) -> Any:
-        if not handoff.is_possible(self.using):
+        if not claims.is_possible(self.using):
             return super().hand_off(run)
         try:
             return alone(
@@ -222,7 +222,7 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
 
     def _claim_some(self) -> list[Any]:
         """Lease what is next; for a kick's first batch that is one statement, where possible."""
-        if self.is_first and first_claims.is_possible(self.using):
+        if self.is_first and claims.is_possible(self.using):
             self.is_first = False
             try:
                 found = self._claim_batch(self._limit())
@@ -268,7 +268,7 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         return [] if deferred and self.rows.has_ready() else deferred
 
     def hand_on(self, run: Run) -> Any:
-        if not (run.leaves_lane and handoff.is_possible(self.using)):
+        if not (run.leaves_lane and claims.is_possible(self.using)):
             return super().hand_on(run)
         following = self.claimed[0]
 

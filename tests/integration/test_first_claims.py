@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, OperationalError, connections
 from django.utils import timezone
 
-from parviraptor_celery import first_claims
+from parviraptor_celery import claims, first_claims
 from parviraptor_celery.dispatch import run_lanes, run_pool
 from parviraptor_celery.drains import Budget
 from tests.integration.threads import open_transaction
@@ -34,7 +34,7 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def lose_the_answer(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next claim by one statement go through, and its answer get lost."""
-    ask, is_lost = first_claims._ask, list[bool]()
+    ask, is_lost = claims.ask, list[bool]()
 
     def asked(*args: Any) -> Any:
         found = ask(*args)
@@ -44,7 +44,7 @@ def lose_the_answer(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OperationalError("server closed the connection") from psycopg.OperationalError()
         return found
 
-    monkeypatch.setattr(first_claims, "_ask", asked)
+    monkeypatch.setattr(claims, "ask", asked)
 
 
 def states(queue: Any, using: str) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
-from parviraptor_celery import handoff
+from parviraptor_celery import claims
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed
 from parviraptor_celery.drains import Budget
 from parviraptor_celery.models import AbstractJob
@@ -110,7 +110,7 @@ class TestInALane:
         run = feed.run(feed.first())
         with statements(using) as captured:
             assert feed.settle(run, claim_next=True)
-        if handoff.is_possible(using):
+        if claims.is_possible(using):
             assert len(captured) == 1, captured.captured_queries
 
 
@@ -138,7 +138,7 @@ class TestInABatch:
         run = feed.run(feed.first())
         with statements(using) as captured:
             assert feed.settle(run, claim_next=True)
-        if handoff.is_possible(using):
+        if claims.is_possible(using):
             assert len(captured) == 1, captured.captured_queries
 
 

@@ -111,7 +111,7 @@ class TestABody:
             return settle(self, to, **columns)
 
         monkeypatch.setattr(FifoJob, "move", move)
-        monkeypatch.setattr("parviraptor_celery.handoff.is_possible", lambda _: False)
+        monkeypatch.setattr("parviraptor_celery.claims.is_possible", lambda _: False)
         work_off(FifoJob, using)
         row = FifoJob.rows(using).get(pk=job.pk)
         assert (row.status, row.attempt) == ("FAILED", 1)

@@ -56,9 +56,9 @@ MUTATIONS = [
     ),
     Mutation(
         "pause-and-hand-off",
-        "parviraptor_celery/handoff.py",
-        '_MAY_RUN = "is_due AND held_by IS NULL AND NOT is_paused"',
-        '_MAY_RUN = "is_due AND held_by IS NULL"',
+        "parviraptor_celery/claims.py",
+        " AND NOT is_paused)",
+        ")",
         PAUSES,
     ),
     Mutation(
