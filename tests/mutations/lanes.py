@@ -110,6 +110,13 @@ MUTATIONS = [
     ),
     Mutation(
         "unique",
+        "parviraptor_celery/indexes.py",
+        "models.UniqueConstraint(fields=[self.field],",
+        'models.UniqueConstraint(fields=[self.field, "id"],',
+        f"{INTERLEAVINGS}::TestTheUniqueLane",
+    ),
+    Mutation(
+        "running-lane",
         "parviraptor_celery/fencing.py",
         '"attempt": self.attempt + 1, "running_lane": self.lane}',
         '"attempt": self.attempt + 1, "running_lane": None}',
@@ -120,7 +127,7 @@ MUTATIONS = [
         "parviraptor_celery/claims.py",
         '"running_lane": ANY_LANE, ',
         "",
-        f"{INTERLEAVINGS}::TestTheUniqueLane",
+        "tests/integration/test_costs.py",
     ),
     Mutation(
         "look-after-commit",
