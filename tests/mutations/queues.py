@@ -9,8 +9,16 @@ REASONS = "tests/integration/test_reasons.py"
 SQUASHING = "tests/integration/test_squashing.py"
 KEYS = "tests/integration/test_unique_keys.py"
 OUTCOMES = "tests/integration/test_outcomes.py"
+RENAMED = "tests/integration/test_renamed_queues.py"
 
 MUTATIONS = [
+    Mutation(
+        "renamed-queue",
+        "parviraptor_celery/indexes.py",
+        "            self.table = table",
+        "            pass",
+        RENAMED,
+    ),
     Mutation(
         "pause-of-a-lane",
         "parviraptor_celery/dispatch.py",
