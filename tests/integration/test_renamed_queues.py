@@ -11,6 +11,9 @@ from django.core.management import call_command
 from django.db import IntegrityError, connections, transaction
 from django.db.migrations.questioner import InteractiveMigrationQuestioner
 
+from parviraptor_celery.database_checks import check_pauses
+from parviraptor_celery.models import Pause
+
 from .users_app import UsersApp, constraints, migrate, tables, users_app
 
 MODELS = """
@@ -31,6 +34,23 @@ class {0}Free(Independent):
     class Meta(Independent.Meta):
         pass
 """
+MOVE_PAUSES = """
+def move_pauses(before, after):
+    def move(apps, schema_editor):
+        pauses = apps.get_model("parviraptor_celery", "Pause").objects
+        of_queue = pauses.using(schema_editor.connection.alias).filter(queue=before)
+        of_queue.update(queue=after)
+
+    return move
+
+
+Migration.dependencies.append(("parviraptor_celery", "0001_initial"))
+Migration.operations.append(migrations.RunPython(
+    move_pauses("usershop.parcel", "usershop.box"), move_pauses("usershop.box", "usershop.parcel")
+))
+"""
+"""What docs/operations.md says."""
+
 STEPS = {"parcels": ("Parcel", "pass"), "boxes": ("Box", "pass"), "crates": ("Box", None)}
 TABLES = {"0001": "usershop_parcel", "0002": "usershop_box", "0003": "a_table_of_crates"}
 
@@ -56,6 +76,7 @@ def made(
             module = app.write(MODELS.format(model, meta))
             found.texts[name] = app.make_migration(name)
             found.models[f"000{number}"] = getattr(module, model)
+        app.extend_migration("boxes", MOVE_PAUSES)
         always.undo()
         yield found
 
@@ -86,6 +107,24 @@ def test_the_queue_keeps_its_jobs_and_what_protects_them(using: str, made: Made)
     finally:
         migrate(using, "zero")
     assert not set(TABLES.values()) & tables(using)
+
+
+def test_a_pause_follows_its_queue_where_the_migration_says_so(using: str, made: Made) -> None:
+    pauses = Pause.objects.using(using)
+    try:
+        migrate(using, "0001")
+        pauses.create(queue="usershop.parcel", reason="wrong labels")
+        pauses.create(queue="usershop.parcelfree")
+        migrate(using, "0002")
+        labels = {"usershop.box", "usershop.parcelfree"}
+        assert set(pauses.values_list("queue", flat=True)) == labels
+        (left,) = check_pauses([using])
+        assert "'usershop.parcelfree'" in str(left.hint)
+        migrate(using, "0001")
+        assert pauses.filter(queue="usershop.parcel").exists()
+    finally:
+        migrate(using, "zero")
+        pauses.all().delete()
 
 
 def structure(using: str, made: Made, number: str) -> list[tuple[str, ...]]:

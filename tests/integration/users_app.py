@@ -51,8 +51,17 @@ class UsersApp:
         assert default_connection.vendor == "sqlite"
         call_command("makemigrations", "usershop", name=name, verbosity=0)
         importlib.invalidate_caches()
+        return self._migration(name).read_text()
+
+    def extend_migration(self, name: str, code: str) -> None:
+        """Write ``code`` at the end of what makemigrations wrote."""
+        path = self._migration(name)
+        path.write_text(f"{path.read_text()}\n{code}")
+        sys.modules.pop(f"usershop.migrations.{path.stem}", None)
+
+    def _migration(self, name: str) -> Path:
         (path,) = (self.package / "migrations").glob(f"*_{name}.py")
-        return path.read_text()
+        return path
 
 
 @contextmanager
