@@ -92,7 +92,7 @@ class MissingDependentField(InvalidDependentValue):
 
 
 class InvalidJobOption(QueueError, ValueError):
-    """``run_after``, ``priority`` or ``unique_key`` is of the wrong type, or out of range."""
+    """``status``, ``run_after``, ``priority`` or ``unique_key`` is none that can be stored."""
 
 
 class NotANewJob(QueueError, TypeError):

@@ -23,11 +23,13 @@ from .exceptions import (
 )
 from .keys import KEY_LENGTH, is_taken
 from .lanes import new_lane
-from .states import CLAIMABLE
+from .states import CLAIMABLE, JobStatus
+from .texts import shown
 
 T = TypeVar("T")
 
 LEAST_PRIORITY, HIGHEST_PRIORITY = -(2**15), 2**15 - 1
+_RESTING = [status for status in JobStatus if status is not JobStatus.PROCESSING]
 YEARS = range(1000, 10_000)
 """What MySQL and MariaDB can store as the year of a moment; the others can do more."""
 
@@ -155,12 +157,23 @@ def _taken_among(keys: list[str], queue: Any, using: str, error: IntegrityError)
 def _check_row(queue: Any, job: Any) -> None:
     """Look at what any way of creating a job may get wrong, and SQLite, say, would take."""
     job.lane = new_lane(job)
+    if job.status is not JobStatus.NEW:
+        _check_status(queue, job)
     if job.priority.__class__ is not int or not LEAST_PRIORITY <= job.priority <= HIGHEST_PRIORITY:
         _check_priority(queue, job.priority)
     if job.run_after is not None:
         _check_moment(queue, job.run_after)
     if job.unique_key is not None:
         _check_key(queue, job.unique_key)
+
+
+def _check_status(queue: Any, job: Any) -> None:
+    if job.status not in JobStatus.values:
+        problem = f"must be one of {', '.join(_RESTING)}, unlike {shown(job.status)}"
+        raise _wrong(queue, "status", problem)
+    if job.status == JobStatus.PROCESSING and job.lease_until is None:
+        problem = f"can't be {JobStatus.PROCESSING}, which only a worker makes of a job"
+        raise _wrong(queue, "status", problem)
 
 
 def _check_priority(queue: Any, priority: Any) -> None:

@@ -25,6 +25,7 @@ from .exceptions import (
     LaneChanged,
     MissingDependentField,
 )
+from .storable import problem_with
 
 LANE_LENGTH = 32
 REFUSED_FIELDS = (
@@ -117,12 +118,19 @@ class _Lanes:
             if isinstance(stored, Decimal) and isinstance(field, models.DecimalField):
                 step = Decimal(1).scaleb(-field.decimal_places)
                 stored = stored.quantize(step) + 0  # -0 is 0
+            if problem := problem_with(field, value, stored):
+                raise self._invalid(field, problem)
+            return _tagged(stored)
+        except InvalidDependentField:
+            raise
         except (ValidationError, TypeError, ValueError, ArithmeticError) as error:
-            raise InvalidDependentValue(
-                f"{self.label}.{field.name} decides in which lane a job runs, and was given a "
-                f"{type(value).__name__} that is no value for its {type(field).__name__}."
-            ) from error
-        return _tagged(stored)
+            kinds = f"a {type(value).__name__} that is no value for its {type(field).__name__}"
+            raise self._invalid(field, f"was given {kinds}") from error
+
+    def _invalid(self, field: Any, problem: str) -> InvalidDependentValue:
+        return InvalidDependentValue(
+            f"{self.label}.{field.name} decides in which lane a job runs, and {problem}."
+        )
 
 
 _lanes = functools.cache(_Lanes)
