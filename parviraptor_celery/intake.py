@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -29,7 +29,6 @@ from .texts import shown
 T = TypeVar("T")
 
 LEAST_PRIORITY, HIGHEST_PRIORITY = -(2**15), 2**15 - 1
-_RESTING = [status for status in JobStatus if status is not JobStatus.PROCESSING]
 YEARS = range(1000, 10_000)
 """What MySQL and MariaDB can store as the year of a moment; the others can do more."""
 
@@ -105,6 +104,19 @@ def refuse_strangers(queue: Any, jobs: Iterable[Any]) -> None:
         raise NotANewJob(f"{queue._meta.label}.enqueue_many() takes new jobs of it, not {what}.")
 
 
+def check_options(queue: Any, job: Any, names: Collection[str]) -> None:
+    """Look at those columns of ``names`` that people may set, of a job that there is.
+
+    What they set to an expression is left to the database.
+
+    Raises:
+        InvalidJobOption: one of them can't be stored.
+    """
+    for name, check in _CHECKS.items():
+        if name in names and not hasattr(value := getattr(job, name), "resolve_expression"):
+            check(queue, value)
+
+
 def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T:
     """Call ``write``, which inserts ``jobs``, and return its result.
 
@@ -158,7 +170,7 @@ def _check_row(queue: Any, job: Any) -> None:
     """Look at what any way of creating a job may get wrong, and SQLite, say, would take."""
     job.lane = new_lane(job)
     if job.status is not JobStatus.NEW:
-        _check_status(queue, job)
+        check_birth(queue, job)
     if job.priority.__class__ is not int or not LEAST_PRIORITY <= job.priority <= HIGHEST_PRIORITY:
         _check_priority(queue, job.priority)
     if job.run_after is not None:
@@ -167,12 +179,17 @@ def _check_row(queue: Any, job: Any) -> None:
         _check_key(queue, job.unique_key)
 
 
-def _check_status(queue: Any, job: Any) -> None:
-    if job.status not in JobStatus.values:
-        problem = f"must be one of {', '.join(_RESTING)}, unlike {shown(job.status)}"
-        raise _wrong(queue, "status", problem)
+def check_birth(queue: Any, job: Any) -> None:
+    """Raise InvalidJobOption if no job can be inserted in the status of ``job``."""
+    _check_status(queue, job.status)
     if job.status == JobStatus.PROCESSING and job.lease_until is None:
         problem = f"can't be {JobStatus.PROCESSING}, which only a worker makes of a job"
+        raise _wrong(queue, "status", problem)
+
+
+def _check_status(queue: Any, status: Any) -> None:
+    if status not in JobStatus.values:
+        problem = f"must be one of {', '.join(JobStatus.values)}, unlike {shown(status)}"
         raise _wrong(queue, "status", problem)
 
 
@@ -187,6 +204,8 @@ def _check_priority(queue: Any, priority: Any) -> None:
 
 
 def _check_moment(queue: Any, run_after: Any) -> None:
+    if run_after is None:
+        return
     # Django's field takes texts, days and expressions, too, and warns of what has no time zone.
     if isinstance(run_after, datetime) and timezone.is_aware(run_after):
         due_time(queue, run_after)
@@ -210,6 +229,13 @@ def _check_key(queue: Any, key: Any) -> None:
         raise _wrong(queue, "unique_key", problem)
     if "\0" in key:
         raise _wrong(queue, "unique_key", "has a NUL in it, which not every database can store")
+
+
+_CHECKS: dict[str, Callable[[Any, Any], None]] = {
+    "status": _check_status,
+    "priority": _check_priority,
+    "run_after": _check_moment,
+}
 
 
 def _wrong(queue: Any, option: str, problem: str) -> InvalidJobOption:

@@ -58,6 +58,11 @@ def lane_of(job: models.Model, dependent_fields: Sequence[str]) -> str:
     return _lanes(type(job), tuple(dependent_fields)).of(job)
 
 
+def wrong_values(job: models.Model, dependent_fields: Sequence[str]) -> dict[str, str]:
+    """Return what is wrong with the values that the lane depends on, by the name of the field."""
+    return _lanes(type(job), tuple(dependent_fields)).problems_of(job)
+
+
 def problem_of(field: Any) -> str | None:
     """Return why ``field`` can't be one that orders jobs, or None."""
     target = getattr(field, "target_field", field)
@@ -98,6 +103,15 @@ class _Lanes:
             except TypeError:  # a signalling NaN has no hash; what is wrong with it is said below
                 pass
         return self._hashed(*values)
+
+    def problems_of(self, job: models.Model) -> dict[str, str]:
+        found = dict[str, str]()
+        for field in self.fields:
+            try:
+                self._canonical(field, getattr(job, field.attname))
+            except InvalidDependentValue as error:
+                found[field.name] = str(error)
+        return found
 
     def _hashed(self, *values: object) -> str:
         pairs = zip(self.fields, values, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    bad_input,
     deaths,
     hard_rows,
     hostile,
@@ -20,6 +21,7 @@ MUTATIONS = [
     *hard_rows.MUTATIONS,
     *lanes.MUTATIONS,
     *queues.MUTATIONS,
+    *bad_input.MUTATIONS,
     *sessions.MUTATIONS,
     *pages.MUTATIONS,
     *outbox.MUTATIONS,

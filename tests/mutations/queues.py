@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .mutation import Mutation
 
-BAD_JOBS = "tests/integration/test_bad_jobs.py"
 PAUSES = "tests/integration/test_pauses.py"
 REASONS = "tests/integration/test_reasons.py"
 SQUASHING = "tests/integration/test_squashing.py"
@@ -13,48 +12,6 @@ OUTCOMES = "tests/integration/test_outcomes.py"
 RENAMED = "tests/integration/test_renamed_queues.py"
 
 MUTATIONS = [
-    Mutation(
-        "values-that-fit",
-        "parviraptor_celery/storable.py",
-        "if longest is not None and len(text) > longest:",
-        "if False:",
-        BAD_JOBS,
-    ),
-    Mutation(
-        "no-nul-in-a-lane",
-        "parviraptor_celery/storable.py",
-        'if "\\0" in text:',
-        "if False:",
-        BAD_JOBS,
-    ),
-    Mutation(
-        "numbers-in-range",
-        "parviraptor_celery/storable.py",
-        "if least is not None and not least <= number <= most:",
-        "if False:",
-        BAD_JOBS,
-    ),
-    Mutation(
-        "no-fractions-for-whole-numbers",
-        "parviraptor_celery/storable.py",
-        "if isinstance(given, Number) and given != stored:",
-        "if False:",
-        BAD_JOBS,
-    ),
-    Mutation(
-        "decimals-that-fit",
-        "parviraptor_celery/storable.py",
-        "if stored and stored.adjusted() >= whole:",
-        "if False:",
-        BAD_JOBS,
-    ),
-    Mutation(
-        "born-at-rest",
-        "parviraptor_celery/intake.py",
-        "if job.status is not JobStatus.NEW:",
-        "if False:",
-        BAD_JOBS,
-    ),
     Mutation(
         "pauses-of-nobody-are-told",
         "parviraptor_celery/database_checks.py",
