@@ -96,7 +96,7 @@ class InvalidJobOption(QueueError, ValueError):
 
 
 class NotANewJob(QueueError, TypeError):
-    """``enqueue_many()`` was given something other than new jobs of its queue."""
+    """Something other than a new job of the queue was to be inserted into it."""
 
 
 class UnknownDatabase(QueueError, ConnectionDoesNotExist):

@@ -92,6 +92,16 @@ def refuse_unknown(queue: Any, fields: Iterable[str]) -> None:
         )
 
 
+def refuse_others(queue: Any, jobs: Iterable[Any]) -> None:
+    """Raise NotANewJob unless all of ``jobs`` are jobs of ``queue``, or of a proxy of it."""
+    for job in jobs:
+        if type(job) is queue:
+            continue
+        meta = getattr(job, "_meta", None)
+        if meta is None or meta.concrete_model is not queue._meta.concrete_model:
+            raise NotANewJob(f"{queue._meta.label} takes jobs of it, not a {type(job).__name__}.")
+
+
 def refuse_strangers(queue: Any, jobs: Iterable[Any]) -> None:
     """Raise NotANewJob unless all of ``jobs`` are jobs of ``queue`` that were never saved."""
     for job in jobs:
@@ -124,10 +134,12 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     caller's transaction can go on.
 
     Raises:
+        NotANewJob: one of them is of another queue.
         InvalidDependentField: the lane of one of them can't be told.
         InvalidJobOption: one of them has an option that is out of range.
         DuplicateUniqueKey: one has the key of a job that is waiting.
     """
+    refuse_others(queue, jobs)
     for job in jobs:
         _check_row(queue, job)
     keys = [

@@ -157,6 +157,10 @@ def _field(queue: type[models.Model], name: str) -> Any:
         raise InvalidDependentField(
             f"{queue._meta.label} depends on {name!r}, which is not one of its fields."
         ) from error
+    if field.name != name:
+        raise InvalidDependentField(
+            f"{queue._meta.label} depends on {name!r}, which is a column: write {field.name!r}."
+        )
     if problem := problem_of(field):
         raise InvalidDependentField(
             f"{queue._meta.label}.{name} is a {type(field).__name__}: {problem}, so it can't "

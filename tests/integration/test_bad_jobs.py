@@ -343,6 +343,14 @@ def test_only_new_jobs_of_the_queue_can_be_enqueued_together(using: str) -> None
     assert FreeJob.rows(using).count() == 1
 
 
+def test_a_job_of_another_queue_is_no_job_of_this_one(using: str) -> None:
+    rows = FifoJob.rows(using)
+    for stranger, said in [(FreeJob(), "a FreeJob"), (None, "a NoneType"), (Note(), "a Note")]:
+        with pytest.raises(NotANewJob, match=f"testapp.FifoJob takes jobs of it, not {said}"):
+            rows.bulk_create([FifoJob(), stranger])
+    assert not rows.exists()
+
+
 @pytest.mark.parametrize("fields", [None, [], ["shop"]])
 def test_a_base_class_is_no_queue(fields: list[str] | None) -> None:
     base: type[AbstractJob] = AbstractJobFactory.make_base_class(fields)

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from parviraptor_celery import test as kit
+from parviraptor_celery.exceptions import NotANewJob
 from parviraptor_celery.foreground import ForegroundWorker
 from parviraptor_celery.test import Body, JobEntryFactory, QueueTestCase, run_queue, virtual_clock
 from parviraptor_celery.test import make_test_case_for_all_queues as make_test_case
@@ -53,6 +54,15 @@ class TestProcessQueue(QueueTestCase):
     def test_bodies_are_returned_in_the_order_of_their_beginning(self) -> None:
         bodies = self.process_queue(FifoJob, [FifoJob(), FifoJob(), FifoJob()], 2)
         assert [body.pk for body in bodies] == sorted(body.pk for body in bodies)
+
+    def test_jobs_of_another_queue_are_refused(self) -> None:
+        for create_jobs in (True, False):
+            job = FreeJob() if create_jobs else FreeJob.enqueue()
+            with pytest.raises(
+                NotANewJob, match=r"testapp\.FifoJob takes jobs of it, not a FreeJob"
+            ):
+                self.process_queue(FifoJob, [job], 1, create_jobs)
+        assert not FifoJob.objects.exists()
 
     def test_jobs_that_jobs_enqueue_are_run_too(self) -> None:
         for workers in (1, 3):

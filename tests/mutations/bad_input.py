@@ -5,9 +5,38 @@ from __future__ import annotations
 from .mutation import Mutation
 
 BAD_JOBS = "tests/integration/test_bad_jobs.py"
+CHECKS = "tests/unit/parviraptor/test_checks.py"
 CHANGES = "tests/integration/test_wrong_changes.py"
 
 MUTATIONS = [
+    Mutation(
+        "columns-are-no-names-of-fields",
+        "parviraptor_celery/checks.py",
+        "if field.name != name:",
+        "if False:",
+        CHECKS,
+    ),
+    Mutation(
+        "engine-columns-order-nothing",
+        "parviraptor_celery/checks.py",
+        "if field.name in clashes.COLUMNS or field.primary_key:",
+        "if False:",
+        CHECKS,
+    ),
+    Mutation(
+        "jobs-of-another-queue",
+        "parviraptor_celery/intake.py",
+        "if meta is None or meta.concrete_model is not queue._meta.concrete_model:",
+        "if False:",
+        BAD_JOBS,
+    ),
+    Mutation(
+        "jobs-of-another-queue-in-a-test",
+        "parviraptor_celery/test.py",
+        "        refuse_others(JobClass, jobs)\n",
+        "",
+        "tests/integration/test_test_api.py",
+    ),
     Mutation(
         "changes-are-looked-at",
         "parviraptor_celery/guarded.py",
