@@ -232,6 +232,8 @@ def _check_moment(queue: Any, run_after: Any) -> None:
 
 
 def _check_key(queue: Any, key: Any) -> None:
+    if key is None:
+        return
     if not isinstance(key, str):
         raise _wrong(queue, "unique_key", f"must be a text, not a {type(key).__name__}")
     if not key.strip():
@@ -247,6 +249,7 @@ _CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "status": _check_status,
     "priority": _check_priority,
     "run_after": _check_moment,
+    "unique_key": _check_key,
 }
 
 

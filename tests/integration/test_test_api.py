@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, transaction
+from django.db.transaction import TransactionManagementError
 
 from parviraptor_celery import test as kit
 from parviraptor_celery.exceptions import NotANewJob
@@ -188,6 +189,15 @@ def test_a_queue_can_be_run_without_a_test_case() -> None:
     LaneJob.enqueue(script="fail")
     assert run_queue(LaneJob, 2) == 5
     assert run_queue(LaneJob) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_threads_are_refused_in_a_transaction_which_they_would_not_see(using: str) -> None:
+    with transaction.atomic(using=using):
+        FreeJob.enqueue(using=using)
+        with pytest.raises(TransactionManagementError, match="TransactionTestCase"):
+            run_queue(FreeJob, 2, using=using)
+        assert run_queue(FreeJob, using=using) == 1
 
 
 BODY = Body(5, "lane", 0.0, 1.0)

@@ -84,6 +84,11 @@ def test_a_key_that_is_named_is_written(using: str) -> None:
     job.save(update_fields=["unique_key"])
     assert stored(FreeJob, using)["waiting_key"] == "mine"
     job.save()
+    for wrong in ("k" * 129, "", "a\0b", 7):
+        job.unique_key = wrong
+        with transaction.atomic(using=using), pytest.raises(InvalidJobOption, match="unique_key"):
+            job.save(update_fields=["unique_key"])
+    assert stored(FreeJob, using)["waiting_key"] == "mine"
 
 
 def test_nobody_but_a_worker_lets_a_job_run_or_ends_its_run(using: str) -> None:

@@ -10,6 +10,21 @@ CHANGES = "tests/integration/test_wrong_changes.py"
 
 MUTATIONS = [
     Mutation(
+        "no-threads-in-a-transaction",
+        "parviraptor_celery/crews.py",
+        "if connections[using].in_atomic_block:",
+        "if False:",
+        "tests/integration/test_test_api.py::"
+        "test_several_threads_are_refused_in_a_transaction_which_they_would_not_see[postgresql]",
+    ),
+    Mutation(
+        "a-key-that-is-written-fits",
+        "parviraptor_celery/intake.py",
+        '    "unique_key": _check_key,\n',
+        "",
+        CHANGES,
+    ),
+    Mutation(
         "columns-are-no-names-of-fields",
         "parviraptor_celery/checks.py",
         "if field.name != name:",
