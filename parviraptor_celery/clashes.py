@@ -25,7 +25,7 @@ COLUMNS = frozenset(field.name for field in AbstractJob._meta.local_fields)
 
 FOR_USERS = frozenset(
     {
-        *("process", "is_processable", "on_job_terminated"),
+        *("process", "is_processable", "on_job_terminated", "delete"),
         *("atomic", "dependent_fields", "objects", "made_by_factory"),
         *("Meta", "DoesNotExist", "MultipleObjectsReturned", "NotUpdated"),
     }

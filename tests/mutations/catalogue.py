@@ -15,6 +15,7 @@ from . import (
     queues,
     rigs,
     sessions,
+    wakes,
 )
 
 MUTATIONS = [
@@ -23,6 +24,7 @@ MUTATIONS = [
     *queues.MUTATIONS,
     *bad_input.MUTATIONS,
     *sessions.MUTATIONS,
+    *wakes.MUTATIONS,
     *pages.MUTATIONS,
     *outbox.MUTATIONS,
     *messages.MUTATIONS,
