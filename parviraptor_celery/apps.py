@@ -10,4 +10,4 @@ class ParviraptorCeleryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, receivers, task_events, tasks  # noqa: F401
+        from . import checks, database_checks, receivers, task_events, tasks  # noqa: F401

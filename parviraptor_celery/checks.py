@@ -105,7 +105,9 @@ def _check_dependent_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
                 id="parviraptor_celery.E004",
             )
             continue
-        if problem := problem_of(field):
+        if misnamed := _misnamed(queue, name, field):
+            yield misnamed
+        elif problem := problem_of(field):
             yield Error(
                 f"{queue._meta.label}.{name} is a {type(field).__name__}: {problem}, so it can't "
                 "order jobs.",
@@ -113,6 +115,25 @@ def _check_dependent_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:
                 obj=queue,
                 id="parviraptor_celery.E005",
             )
+
+
+def _misnamed(queue: type[AbstractJob], name: str, field: Any) -> CheckMessage | None:
+    """Return what is wrong with the name of a dependent field that there is, or None."""
+    if field.name in clashes.COLUMNS or field.primary_key:
+        return Error(
+            f"{queue._meta.label} depends on {name!r}, which the queue itself writes.",
+            hint="Name fields that the class itself adds.",
+            obj=queue,
+            id="parviraptor_celery.E021",
+        )
+    if field.name != name:
+        return Error(
+            f"{queue._meta.label} depends on {name!r}, which is the column of {field.name!r}.",
+            hint=f"Write {field.name!r}.",
+            obj=queue,
+            id="parviraptor_celery.E020",
+        )
+    return None
 
 
 def _check_own_fields(queue: type[AbstractJob]) -> Iterator[CheckMessage]:

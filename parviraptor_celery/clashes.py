@@ -20,6 +20,9 @@ BODY = (
 RESERVED = frozenset({"using", "pause", "resume", "cancel", "why", "set_progress"})
 """Names that fields must not have, whether there is an attribute of that name yet or not."""
 
+COLUMNS = frozenset(field.name for field in AbstractJob._meta.local_fields)
+"""The engine's own."""
+
 FOR_USERS = frozenset(
     {
         *("process", "is_processable", "on_job_terminated", "delete"),

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.models import Min
+from django.db.transaction import TransactionManagementError
 
 from . import broker
 from .foreground import ForegroundWorker
@@ -37,6 +38,7 @@ def run_queue(
     Raises:
         TimeoutError: there was no end to it.
         ImproperlyConfigured: several threads can't use a database in memory.
+        TransactionManagementError: several threads don't see what a transaction hasn't committed.
     """
     if number_of_threads < 1:
         raise ValueError(f"number_of_threads is {number_of_threads}, and must be 1 at least.")
@@ -47,6 +49,7 @@ def run_queue(
             crew.work()
         else:
             _refuse_a_database_in_memory(crew.using)
+            _refuse_a_transaction(crew.using)
             _in_threads(crew, number_of_threads)
     return crew.rows
 
@@ -135,6 +138,15 @@ def _in_threads(crew: _Crew, number: int) -> None:
         workers = [pool.submit(work) for _ in range(number)]
         for worker in workers:
             worker.result()
+
+
+def _refuse_a_transaction(using: str) -> None:
+    if connections[using].in_atomic_block:
+        raise TransactionManagementError(
+            f"A transaction is open in {using!r}: workers in other threads see nothing of it. Let "
+            "the test be a TransactionTestCase (QueueTestCase is one; in pytest "
+            "django_db(transaction=True)), or use one thread."
+        )
 
 
 def _refuse_a_database_in_memory(using: str) -> None:

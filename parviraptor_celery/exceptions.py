@@ -92,11 +92,11 @@ class MissingDependentField(InvalidDependentValue):
 
 
 class InvalidJobOption(QueueError, ValueError):
-    """``run_after``, ``priority`` or ``unique_key`` is of the wrong type, or out of range."""
+    """``status``, ``run_after``, ``priority`` or ``unique_key`` is none that can be stored."""
 
 
 class NotANewJob(QueueError, TypeError):
-    """``enqueue_many()`` was given something other than new jobs of its queue."""
+    """Something other than a new job of the queue was to be inserted into it."""
 
 
 class UnknownDatabase(QueueError, ConnectionDoesNotExist):

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+from django.core.exceptions import ValidationError
 from django.db import models
 
-from . import attendance, intake, kicks, statements, wakes
+from . import attendance, changes, intake, kicks, statements, wakes
 from .clock import local_now
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
@@ -16,6 +17,8 @@ from .states import CLAIMABLE, JobStatus
 
 BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
 """Columns of the engine that people may set, in the admin for example."""
+
+_REMEMBERED = (*BY_HAND, "unique_key")
 
 
 class GuardedRow(FencedRow):
@@ -54,6 +57,9 @@ class GuardedRow(FencedRow):
         Raises:
             LeaseLost: the job runs here, but its lease ran out and it was taken away.
             LaneChanged: a dependent field was changed.
+            InvalidJobOption: what was set of the engine's columns can't be stored, or ``save()``
+                wouldn't write it, which goes for ``unique_key``.
+            IllegalTransition: ``status`` was set to ``PROCESSING``, or from it to another.
             NotANewJob: the job runs here, and its key was set to that of another, or to None.
         """
         names = kwargs.get("update_fields")
@@ -62,8 +68,9 @@ class GuardedRow(FencedRow):
             return
         is_new = self._state.adding
         if not is_new:
+            changes.refuse_options(self, names)
             if names is None:
-                names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
+                names = [field.attname for field in self.own_fields()] + self.changed_by_hand()
             # The lane refuses to change; the key follows the status, if that is written.
             follows = {"waiting_key"} if {"status", "unique_key"} & set(names) else set()
             if "status" in names and self.STAMP not in names:
@@ -99,6 +106,17 @@ class GuardedRow(FencedRow):
                 return [found[:1]]
         return super()._do_insert(manager, using, fields, returning_fields, raw)  # type: ignore[misc]
 
+    def clean_fields(self, exclude: Any = None) -> None:
+        """Validate the fields, and tell a form which changes ``save()`` would refuse."""
+        errors: dict[str, Any] = {}
+        try:
+            super().clean_fields(exclude)
+        except ValidationError as error:
+            errors = error.update_error_dict(errors)
+        taken = {*errors, *(exclude or ())}
+        if errors := {**errors, **changes.as_errors(changes.problems(self), taken)}:
+            raise ValidationError(errors)
+
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         job = super().from_db(*args, **kwargs)
@@ -113,12 +131,20 @@ class GuardedRow(FencedRow):
         super().has_moved(to, columns)
         self.remember()
 
+    def changed_by_hand(self) -> list[str]:
+        """Return which columns of the engine are others on this object than when it was read."""
+        if (stored := getattr(self, "_as_stored", None)) is None:
+            return []
+        return [name for name in BY_HAND if self.__dict__.get(name) != stored[name]]
+
     def _save_while_running(self, names: Iterable[str] | None) -> None:
         if self.pk != self.claimed_pk:
             raise NotANewJob(
                 f"{self._meta.label} {self.claimed_pk} runs and can't be saved as another job. "
                 "Use enqueue() to make one like it."
             )
+        changes.refuse_key(self)
+        changes.refuse_lane(self)
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: field.pre_save(self, False) for field in own}
         if columns and not self.held().update(**columns):
@@ -126,9 +152,4 @@ class GuardedRow(FencedRow):
 
     def remember(self) -> None:
         """Note the columns that people may change, as they are in the database."""
-        self._as_stored = {name: self.__dict__.get(name) for name in BY_HAND}
-
-    def _changed_by_hand(self) -> list[str]:
-        if (stored := getattr(self, "_as_stored", None)) is None:
-            return []
-        return [name for name in BY_HAND if self.__dict__.get(name) != stored[name]]
+        self._as_stored = {name: self.__dict__.get(name) for name in _REMEMBERED}

@@ -17,7 +17,7 @@ class StatusIndex(Index):
     PostgreSQL and SQLite get a partial index: it stays small however many finished rows the
     table keeps. MySQL and MariaDB have none of these, and get the status as first column;
     there one such index serves every status, so the others (``partial_only``) are left out.
-    ``without_lane`` keeps the rows that belong to no lane.
+    ``without_lane`` keeps the rows that belong to no lane. ``table`` is filled in by itself.
 
     >>> StatusIndex(fields=["lane", "id"], status="NEW")
     >>> StatusIndex(fields=["run_after", "id"], status="NEW", without_lane=True)
@@ -32,11 +32,13 @@ class StatusIndex(Index):
         status: str,
         partial_only: bool = False,
         without_lane: bool = False,
+        table: str | None = None,
         **kwargs: Any,
     ) -> None:
         self.status = str(status)
         self.partial_only = partial_only
         self.without_lane = without_lane
+        self.table = table
         super().__init__(fields=fields, **kwargs)
 
     def deconstruct(self) -> Any:
@@ -46,6 +48,8 @@ class StatusIndex(Index):
             kwargs["partial_only"] = True
         if self.without_lane:
             kwargs["without_lane"] = True
+        if self.table is not None:
+            kwargs["table"] = self.table
         return path, args, kwargs
 
     def set_name_with_model(self, model: type[models.Model]) -> None:
@@ -54,6 +58,11 @@ class StatusIndex(Index):
         columns = [_column(model, name) for name, _ in self.fields_orders]
         digest = names_digest(table, *columns, self.status, length=6)
         self.name = f"{table[:11]}_{columns[0][:7]}_{digest}_{self.suffix}".lstrip("_0123456789")
+        if self.partial_only:
+            # With the table the name changes. Of two indexes that differ in their names only,
+            # makemigrations renames one, and where it was left out there is nothing to rename:
+            # these have to differ in more, so that one is removed and the other added.
+            self.table = table
 
     def create_sql(self, model: Any, schema_editor: Any, using: str = "", **kwargs: Any) -> Any:
         if schema_editor.connection.features.supports_partial_indexes:

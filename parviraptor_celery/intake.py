@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,7 +23,8 @@ from .exceptions import (
 )
 from .keys import KEY_LENGTH, is_taken
 from .lanes import new_lane
-from .states import CLAIMABLE
+from .states import CLAIMABLE, JobStatus
+from .texts import shown
 
 T = TypeVar("T")
 
@@ -91,6 +92,16 @@ def refuse_unknown(queue: Any, fields: Iterable[str]) -> None:
         )
 
 
+def refuse_others(queue: Any, jobs: Iterable[Any]) -> None:
+    """Raise NotANewJob unless all of ``jobs`` are jobs of ``queue``, or of a proxy of it."""
+    for job in jobs:
+        if type(job) is queue:
+            continue
+        meta = getattr(job, "_meta", None)
+        if meta is None or meta.concrete_model is not queue._meta.concrete_model:
+            raise NotANewJob(f"{queue._meta.label} takes jobs of it, not a {type(job).__name__}.")
+
+
 def refuse_strangers(queue: Any, jobs: Iterable[Any]) -> None:
     """Raise NotANewJob unless all of ``jobs`` are jobs of ``queue`` that were never saved."""
     for job in jobs:
@@ -103,6 +114,19 @@ def refuse_strangers(queue: Any, jobs: Iterable[Any]) -> None:
         raise NotANewJob(f"{queue._meta.label}.enqueue_many() takes new jobs of it, not {what}.")
 
 
+def check_options(queue: Any, job: Any, names: Collection[str]) -> None:
+    """Look at those columns of ``names`` that people may set, of a job that there is.
+
+    What they set to an expression is left to the database.
+
+    Raises:
+        InvalidJobOption: one of them can't be stored.
+    """
+    for name, check in _CHECKS.items():
+        if name in names and not hasattr(value := getattr(job, name), "resolve_expression"):
+            check(queue, value)
+
+
 def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T:
     """Call ``write``, which inserts ``jobs``, and return its result.
 
@@ -110,10 +134,12 @@ def insert(queue: Any, using: str, jobs: list[Any], write: Callable[[], T]) -> T
     caller's transaction can go on.
 
     Raises:
+        NotANewJob: one of them is of another queue.
         InvalidDependentField: the lane of one of them can't be told.
         InvalidJobOption: one of them has an option that is out of range.
         DuplicateUniqueKey: one has the key of a job that is waiting.
     """
+    refuse_others(queue, jobs)
     for job in jobs:
         _check_row(queue, job)
     keys = [
@@ -155,12 +181,28 @@ def _taken_among(keys: list[str], queue: Any, using: str, error: IntegrityError)
 def _check_row(queue: Any, job: Any) -> None:
     """Look at what any way of creating a job may get wrong, and SQLite, say, would take."""
     job.lane = new_lane(job)
+    if job.status is not JobStatus.NEW:
+        check_birth(queue, job)
     if job.priority.__class__ is not int or not LEAST_PRIORITY <= job.priority <= HIGHEST_PRIORITY:
         _check_priority(queue, job.priority)
     if job.run_after is not None:
         _check_moment(queue, job.run_after)
     if job.unique_key is not None:
         _check_key(queue, job.unique_key)
+
+
+def check_birth(queue: Any, job: Any) -> None:
+    """Raise InvalidJobOption if no job can be inserted in the status of ``job``."""
+    _check_status(queue, job.status)
+    if job.status == JobStatus.PROCESSING and job.lease_until is None:
+        problem = f"can't be {JobStatus.PROCESSING}, which only a worker makes of a job"
+        raise _wrong(queue, "status", problem)
+
+
+def _check_status(queue: Any, status: Any) -> None:
+    if status not in JobStatus.values:
+        problem = f"must be one of {', '.join(JobStatus.values)}, unlike {shown(status)}"
+        raise _wrong(queue, "status", problem)
 
 
 def _check_priority(queue: Any, priority: Any) -> None:
@@ -174,6 +216,8 @@ def _check_priority(queue: Any, priority: Any) -> None:
 
 
 def _check_moment(queue: Any, run_after: Any) -> None:
+    if run_after is None:
+        return
     # Django's field takes texts, days and expressions, too, and warns of what has no time zone.
     if isinstance(run_after, datetime) and timezone.is_aware(run_after):
         due_time(queue, run_after)
@@ -188,6 +232,8 @@ def _check_moment(queue: Any, run_after: Any) -> None:
 
 
 def _check_key(queue: Any, key: Any) -> None:
+    if key is None:
+        return
     if not isinstance(key, str):
         raise _wrong(queue, "unique_key", f"must be a text, not a {type(key).__name__}")
     if not key.strip():
@@ -197,6 +243,14 @@ def _check_key(queue: Any, key: Any) -> None:
         raise _wrong(queue, "unique_key", problem)
     if "\0" in key:
         raise _wrong(queue, "unique_key", "has a NUL in it, which not every database can store")
+
+
+_CHECKS: dict[str, Callable[[Any, Any], None]] = {
+    "status": _check_status,
+    "priority": _check_priority,
+    "run_after": _check_moment,
+    "unique_key": _check_key,
+}
 
 
 def _wrong(queue: Any, option: str, problem: str) -> InvalidJobOption:

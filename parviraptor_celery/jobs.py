@@ -182,7 +182,8 @@ class AbstractJob(DecidedRow):
             UnknownField: the queue has no such field.
             MissingDependentField: a value that decides about the lane is missing.
             InvalidDependentValue: such a value is none that its field could store.
-            InvalidJobOption: ``run_after``, ``priority`` or ``unique_key`` can't be stored.
+            InvalidJobOption: ``run_after``, ``priority``, ``unique_key`` or a ``status`` that was
+                given can't be stored.
             UnknownDatabase: ``using`` is not an alias of ``DATABASES``.
             DuplicateUniqueKey: a job with this key is waiting.
         """

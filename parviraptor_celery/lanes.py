@@ -25,6 +25,7 @@ from .exceptions import (
     LaneChanged,
     MissingDependentField,
 )
+from .storable import problem_with
 
 LANE_LENGTH = 32
 REFUSED_FIELDS = (
@@ -55,6 +56,11 @@ def lane_of(job: models.Model, dependent_fields: Sequence[str]) -> str:
         InvalidDependentValue: the job has no value in one of them, or one that can't be stored.
     """
     return _lanes(type(job), tuple(dependent_fields)).of(job)
+
+
+def wrong_values(job: models.Model, dependent_fields: Sequence[str]) -> dict[str, str]:
+    """Return what is wrong with the values that the lane depends on, by the name of the field."""
+    return _lanes(type(job), tuple(dependent_fields)).problems_of(job)
 
 
 def problem_of(field: Any) -> str | None:
@@ -98,6 +104,15 @@ class _Lanes:
                 pass
         return self._hashed(*values)
 
+    def problems_of(self, job: models.Model) -> dict[str, str]:
+        found = dict[str, str]()
+        for field in self.fields:
+            try:
+                self._canonical(field, getattr(job, field.attname))
+            except InvalidDependentValue as error:
+                found[field.name] = str(error)
+        return found
+
     def _hashed(self, *values: object) -> str:
         pairs = zip(self.fields, values, strict=True)
         parts = [self._canonical(field, value) for field, value in pairs]
@@ -117,12 +132,19 @@ class _Lanes:
             if isinstance(stored, Decimal) and isinstance(field, models.DecimalField):
                 step = Decimal(1).scaleb(-field.decimal_places)
                 stored = stored.quantize(step) + 0  # -0 is 0
+            if problem := problem_with(field, value, stored):
+                raise self._invalid(field, problem)
+            return _tagged(stored)
+        except InvalidDependentField:
+            raise
         except (ValidationError, TypeError, ValueError, ArithmeticError) as error:
-            raise InvalidDependentValue(
-                f"{self.label}.{field.name} decides in which lane a job runs, and was given a "
-                f"{type(value).__name__} that is no value for its {type(field).__name__}."
-            ) from error
-        return _tagged(stored)
+            kinds = f"a {type(value).__name__} that is no value for its {type(field).__name__}"
+            raise self._invalid(field, f"was given {kinds}") from error
+
+    def _invalid(self, field: Any, problem: str) -> InvalidDependentValue:
+        return InvalidDependentValue(
+            f"{self.label}.{field.name} decides in which lane a job runs, and {problem}."
+        )
 
 
 _lanes = functools.cache(_Lanes)
@@ -135,6 +157,10 @@ def _field(queue: type[models.Model], name: str) -> Any:
         raise InvalidDependentField(
             f"{queue._meta.label} depends on {name!r}, which is not one of its fields."
         ) from error
+    if field.name != name:
+        raise InvalidDependentField(
+            f"{queue._meta.label} depends on {name!r}, which is a column: write {field.name!r}."
+        )
     if problem := problem_of(field):
         raise InvalidDependentField(
             f"{queue._meta.label}.{name} is a {type(field).__name__}: {problem}, so it can't "

@@ -70,6 +70,15 @@ def pause_of(queue: Any, using: str, lane: str | None) -> Pause | None:
     return found
 
 
+def paused_queues(using: str) -> list[str]:
+    """Return the labels, in lower case, of the queues that are paused, or some lane of them."""
+    aliases.look_again()  # between two looks a migration may have made the table, or dropped it
+    if not can_be_made(using):
+        return []
+    rows = _model()._default_manager.using(using).order_by("queue")
+    return list(rows.values_list("queue", flat=True).distinct())
+
+
 def counts(queue: Any, using: str) -> tuple[bool, int]:
     """Return whether the whole queue is paused, and how many single lanes are."""
     if not can_be_made(using):

@@ -25,6 +25,7 @@ from . import registry
 from .bodies import Body, disorder, recorded_bodies
 from .crash_points import CRASH_POINTS, Crash, CrashPointNotReached, crash_at
 from .crews import run_queue, run_queue_to_the_end
+from .intake import refuse_others
 from .jobs import AbstractJob
 from .states import TRANSITIONS, JobStatus
 from .virtual_clock import VirtualClock, current, virtual_clock
@@ -78,9 +79,13 @@ class QueueTestCase(TransactionTestCase):
             ends: the states that a job may end in.
 
         Returns the calls of ``process()``, in the order in which they began.
+
+        Raises:
+            NotANewJob: one of ``jobs`` is of another queue.
         """
         using = using or router.db_for_write(JobClass)
         jobs, rows = list(jobs), JobClass.rows(using)
+        refuse_others(JobClass, jobs)
         if create_jobs:
             rows.bulk_create(jobs)
         at_rest = rows.filter(status__in=_RESTING).values_list("pk", flat=True)

@@ -117,6 +117,7 @@ class Migration(migrations.Migration):
                         name="jaiminho_ce_lane_ce2775_sti",
                         partial_only=True,
                         status="DEAD",
+                        table="jaiminho_celery_event",
                     ),
                     parviraptor_celery.indexes.StatusIndex(
                         fields=["id"], name="jaiminho_ce_id_9f3c58_sti", status="PUBLISHING"

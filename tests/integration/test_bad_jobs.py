@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, models, transaction
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
 from django.db.models import F, Value
 
-from parviraptor_celery import lanes
+from parviraptor_celery import lanes, storable
 from parviraptor_celery.exceptions import (
     DuplicateUniqueKey,
     InvalidDependentField,
@@ -21,6 +22,7 @@ from parviraptor_celery.exceptions import (
     InvalidJobOption,
     LaneChanged,
     MissingDependentField,
+    NotALane,
     NotANewJob,
     UnknownDatabase,
     UnknownField,
@@ -115,6 +117,34 @@ WRONG_VALUES = [
     ("note_id", "first"),
     ("count", F("attempt") + 1),
     ("text", Value("a")),
+    ("text", "x" * 41),
+    ("text", "a\0b"),
+    ("text", "half a pair \ud83d"),
+    ("count", 2**31),
+    ("count", "-2147483649"),
+    ("count", 1.5),
+    ("count", Decimal("1.5")),
+    ("count", 1e300),
+    ("amount", Decimal("123456789.00")),
+    ("amount", Decimal("99999999.999")),
+    ("amount", "-100000000"),
+    ("note_id", 2**63),
+    ("note_id", 1.5),
+    ("moment", datetime.max.replace(tzinfo=timezone(-timedelta(hours=14)))),
+]
+STORED_VALUES = [
+    ("text", "ä" * 40),
+    ("text", "\U0001f600"),
+    ("count", 2**31 - 1),
+    ("count", -(2**31)),
+    ("count", 2.0),
+    ("count", Decimal(3)),
+    ("count", "12"),
+    ("amount", Decimal("99999999.99")),
+    ("amount", Decimal("0.994")),
+    ("amount", 7),
+    ("moment", datetime(1000, 1, 1, tzinfo=UTC)),
+    ("day", date.max),
 ]
 
 
@@ -123,6 +153,40 @@ def test_a_dependent_value_must_be_one_that_its_field_can_store(using: str, crea
         said = refused(InvalidDependentValue, using, TypedJob, create, **{name: value})
         field = name.removesuffix("_id")
         assert f"testapp.TypedJob.{field} decides in which lane a job runs" in said
+
+
+def test_what_the_field_can_store_is_taken(using: str) -> None:
+    for name, value in STORED_VALUES:
+        job = TypedJob.enqueue(using=using, **{name: value})
+        row = TypedJob.rows(using).get(pk=job.pk)
+        assert getattr(row, name) == TypedJob(**{name: value})._meta.get_field(name).to_python(
+            round(value, 2) if isinstance(value, Decimal) else value
+        )
+        row.save()  # its lane, told by the stored value, is the same
+
+
+def test_a_value_is_looked_at_again_when_a_lane_is_named_and_when_a_job_is_saved(
+    using: str,
+) -> None:
+    job = LaneJob.enqueue(using=using)
+    for wrong in ({"shop": "x" * 41}, {"shop": "\0"}, {"number": 2**31}):
+        with pytest.raises(NotALane):
+            LaneJob.pause(using=using, **{"shop": "a", "number": 1, **wrong})
+        row = LaneJob.rows(using).get(pk=job.pk)
+        for name, value in wrong.items():
+            setattr(row, name, value)
+        with pytest.raises(InvalidDependentValue), transaction.atomic(using=using):
+            row.save()
+
+
+def test_an_address_must_be_one_and_a_key_to_a_key_is_looked_at_as_what_it_stores() -> None:
+    address = models.GenericIPAddressField()
+    assert storable.problem_with(address, "::1", "::1") is None
+    with pytest.raises(ValidationError):
+        storable.problem_with(address, "no address", "no address")
+    field = TypedJob._meta.get_field("note")
+    assert storable.stored_as(field) is Note._meta.pk
+    assert "must lie between" in str(storable.problem_with(field, 2**63, 2**63))
 
 
 def test_the_error_tells_no_values() -> None:
@@ -279,6 +343,14 @@ def test_only_new_jobs_of_the_queue_can_be_enqueued_together(using: str) -> None
     assert FreeJob.rows(using).count() == 1
 
 
+def test_a_job_of_another_queue_is_no_job_of_this_one(using: str) -> None:
+    rows = FifoJob.rows(using)
+    for stranger, said in [(FreeJob(), "a FreeJob"), (None, "a NoneType"), (Note(), "a Note")]:
+        with pytest.raises(NotANewJob, match=f"testapp.FifoJob takes jobs of it, not {said}"):
+            rows.bulk_create([FifoJob(), stranger])
+    assert not rows.exists()
+
+
 @pytest.mark.parametrize("fields", [None, [], ["shop"]])
 def test_a_base_class_is_no_queue(fields: list[str] | None) -> None:
     base: type[AbstractJob] = AbstractJobFactory.make_base_class(fields)
@@ -330,10 +402,9 @@ def test_a_lane_can_not_be_changed_to_what_an_expression_will_yield(using: str) 
 def test_a_job_can_not_be_born_running_or_in_a_state_that_there_is_not(
     using: str, create: Create
 ) -> None:
-    for status in ("PROCESSING", "DONE", ""):
-        with pytest.raises(IntegrityError), transaction.atomic(using=using):
-            create(FreeJob, using, status=status)
-    assert not FreeJob.rows(using).exists()
+    for status in ("PROCESSING", "DONE", "", None, 7, [], "new"):
+        said = refused(InvalidJobOption, using, FreeJob, create, status=status)
+        assert said.startswith("testapp.FreeJob: status ")
 
 
 @pytest.mark.parametrize("queue", [FreeJob, LaneJob])

@@ -12,6 +12,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from parviraptor_celery import aliases, sweep
+from parviraptor_celery.database_checks import check_pauses
 from parviraptor_celery.dispatch import JobLaneFeed, JobPoolFeed, run_lanes, run_pool
 from parviraptor_celery.drains import Budget, Report, drain
 from parviraptor_celery.exceptions import CanNotPause, IllegalTransition
@@ -333,3 +334,21 @@ def test_what_does_not_wait_can_not_be_cancelled(using: str, status: str) -> Non
     with pytest.raises(IllegalTransition, match=rf"is {status}; only what waits"):
         job.cancel()
     assert statuses(FreeJob, using) == [status]
+
+
+def test_a_pause_of_a_queue_that_is_not_known_is_told_by_the_check(using: str) -> None:
+    FreeJob.pause(using=using)
+    LaneJob.pause(using=using, shop="a", number=1)
+    assert check_pauses([using]) == []
+    Pause.objects.using(using).filter(lane="").update(queue="testapp.formerly")
+    (warning,) = check_pauses([using])
+    assert warning.id == "parviraptor_celery.W301"
+    assert "a pause of testapp.formerly, which is not a job queue" in warning.msg
+    assert check_pauses() == []  # nobody asked about a database
+
+
+def test_without_the_table_there_is_no_pause_to_check(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aliases, "has_table", lambda *_: False)
+    assert check_pauses([using]) == []

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, transaction
+from django.db.transaction import TransactionManagementError
 
 from parviraptor_celery import test as kit
+from parviraptor_celery.exceptions import NotANewJob
 from parviraptor_celery.foreground import ForegroundWorker
 from parviraptor_celery.test import Body, JobEntryFactory, QueueTestCase, run_queue, virtual_clock
 from parviraptor_celery.test import make_test_case_for_all_queues as make_test_case
@@ -54,6 +56,15 @@ class TestProcessQueue(QueueTestCase):
     def test_bodies_are_returned_in_the_order_of_their_beginning(self) -> None:
         bodies = self.process_queue(FifoJob, [FifoJob(), FifoJob(), FifoJob()], 2)
         assert [body.pk for body in bodies] == sorted(body.pk for body in bodies)
+
+    def test_jobs_of_another_queue_are_refused(self) -> None:
+        for create_jobs in (True, False):
+            job = FreeJob() if create_jobs else FreeJob.enqueue()
+            with pytest.raises(
+                NotANewJob, match=r"testapp\.FifoJob takes jobs of it, not a FreeJob"
+            ):
+                self.process_queue(FifoJob, [job], 1, create_jobs)
+        assert not FifoJob.objects.exists()
 
     def test_jobs_that_jobs_enqueue_are_run_too(self) -> None:
         for workers in (1, 3):
@@ -179,6 +190,15 @@ def test_a_queue_can_be_run_without_a_test_case() -> None:
     LaneJob.enqueue(script="fail")
     assert run_queue(LaneJob, 2) == 5
     assert run_queue(LaneJob) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_threads_are_refused_in_a_transaction_which_they_would_not_see(using: str) -> None:
+    with transaction.atomic(using=using):
+        FreeJob.enqueue(using=using)
+        with pytest.raises(TransactionManagementError, match="TransactionTestCase"):
+            run_queue(FreeJob, 2, using=using)
+        assert run_queue(FreeJob, using=using) == 1
 
 
 BODY = Body(5, "lane", 0.0, 1.0)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.apps.config import AppConfig
 from django.core.management import call_command
-from django.db import connection as default_connection
 from django.db import connections
+
+from .users_app import constraints, migrate, tables, users_app
 
 MODELS = """
 from django.db import models
@@ -40,50 +37,22 @@ ORDERED = {
 def made(
     tmp_path_factory: pytest.TempPathFactory, django_db_setup: None, django_db_blocker: Any
 ) -> Iterator[ModuleType]:
-    """A user's app, whose migration was made while SQLite was the default database."""
-    root = tmp_path_factory.mktemp("project")
-    package = root / "usershop"
-    (package / "migrations").mkdir(parents=True)
-    for name, text in {
-        "__init__.py": "",
-        "models.py": MODELS,
-        "apps.py": "from django.apps import AppConfig\n\n\nclass UserShop(AppConfig):\n"
-        "    name = 'usershop'\n    default_auto_field = 'django.db.models.BigAutoField'\n",
-        "migrations/__init__.py": "",
-    }.items():
-        (package / name).write_text(text)
-    sys.path.insert(0, str(root))
-    config = AppConfig.create("usershop.apps.UserShop")
-    config.apps = apps
-    apps.app_configs["usershop"] = config
-    config.import_models()
-    try:
-        assert default_connection.vendor == "sqlite"
+    """The models of a user's app, whose migration was made while SQLite was the default."""
+    with users_app(tmp_path_factory.mktemp("project")) as app:
+        models = app.write(MODELS)
         with django_db_blocker.unblock():
-            call_command("makemigrations", "usershop", verbosity=0)
-        yield importlib.import_module("usershop.models")
-    finally:
-        del apps.app_configs["usershop"]
-        del apps.all_models["usershop"]
-        apps.clear_cache()
-        sys.path.remove(str(root))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "usershop"]:
-            del sys.modules[name]  # which the next project would get instead of its own
-
-
-def migrate(using: str, to: str | None) -> None:
-    arguments = [] if to is None else [to]
-    call_command("migrate", "usershop", *arguments, database=using, verbosity=0)
+            app.make_migration("initial")
+        yield models
 
 
 def test_the_migration_makes_the_indexes_and_constraints_and_takes_them_back(
     using: str, made: Any
 ) -> None:
-    migrate(using, None)
+    migrate(using)
     try:
         assert "usershop_ordered" in tables(using)
         assert_indexes(using, made.Ordered, ORDERED)
-        names = set(constraints(using, made.Ordered))
+        names = set(constraints(using, made.Ordered._meta.db_table))
         assert {f"usershop_ordered_{check}" for check in ("status", "lease", "key")} <= names
         job = made.Ordered(shop="a")
         made.Ordered.rows(using).bulk_create([job])
@@ -108,7 +77,7 @@ def assert_indexes(using: str, model: Any, expected: set[tuple[str, str]]) -> No
 
 def indexes(using: str, model: Any) -> dict[str, str]:
     """Return the columns of each index of ours by its name, as the database has them."""
-    found = constraints(using, model).items()
+    found = constraints(using, model._meta.db_table).items()
     own = {index.name for index in model._meta.indexes}
     return {name: ",".join(about["columns"]) for name, about in found if name in own}
 
@@ -123,19 +92,6 @@ def conditions(using: str, model: Any) -> dict[str, str]:
     with connections[using].cursor() as cursor:
         cursor.execute(question, [model._meta.db_table])
         return {name: sql.partition(" WHERE ")[2] for name, sql in cursor.fetchall() if name in own}
-
-
-def constraints(using: str, model: Any) -> dict[str, Any]:
-    with connections[using].cursor() as cursor:
-        found: dict[str, Any] = connections[using].introspection.get_constraints(
-            cursor, model._meta.db_table
-        )
-    return found
-
-
-def tables(using: str) -> set[str]:
-    with connections[using].cursor() as cursor:
-        return set(connections[using].introspection.table_names(cursor))
 
 
 @pytest.mark.django_db(databases="__all__")

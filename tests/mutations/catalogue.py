@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    bad_input,
     deaths,
     hard_rows,
     hostile,
@@ -21,6 +22,7 @@ MUTATIONS = [
     *hard_rows.MUTATIONS,
     *lanes.MUTATIONS,
     *queues.MUTATIONS,
+    *bad_input.MUTATIONS,
     *sessions.MUTATIONS,
     *wakes.MUTATIONS,
     *pages.MUTATIONS,

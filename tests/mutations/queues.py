@@ -9,9 +9,24 @@ REASONS = "tests/integration/test_reasons.py"
 SQUASHING = "tests/integration/test_squashing.py"
 KEYS = "tests/integration/test_unique_keys.py"
 OUTCOMES = "tests/integration/test_outcomes.py"
+RENAMED = "tests/integration/test_renamed_queues.py"
 LANES = "tests/integration/test_lanes.py"
 
 MUTATIONS = [
+    Mutation(
+        "pauses-of-nobody-are-told",
+        "parviraptor_celery/database_checks.py",
+        "if label not in known",
+        "if False",
+        PAUSES,
+    ),
+    Mutation(
+        "renamed-queue",
+        "parviraptor_celery/indexes.py",
+        "            self.table = table",
+        "            pass",
+        RENAMED,
+    ),
     Mutation(
         "status-by-hand-is-dated",
         "parviraptor_celery/guarded.py",

@@ -149,12 +149,14 @@ class Migration(migrations.Migration):
                         name="departures__lane_026a4f_sti",
                         partial_only=True,
                         status="FAILED",
+                        table="departures_aircraftleg",
                     ),
                     parviraptor_celery.indexes.StatusIndex(
                         fields=["lane", "id"],
                         name="departures__lane_90f298_sti",
                         partial_only=True,
                         status="DEFERRED",
+                        table="departures_aircraftleg",
                     ),
                     parviraptor_celery.indexes.StatusIndex(
                         fields=["id"], name="departures__id_d3e4b4_sti", status="PROCESSING"
@@ -310,12 +312,14 @@ class Migration(migrations.Migration):
                         name="departures__id_21e654_sti",
                         partial_only=True,
                         status="FAILED",
+                        table="departures_landingfeeinvoice",
                     ),
                     parviraptor_celery.indexes.StatusIndex(
                         fields=["id"],
                         name="departures__id_72b883_sti",
                         partial_only=True,
                         status="PROCESSING",
+                        table="departures_landingfeeinvoice",
                     ),
                     parviraptor_celery.indexes.StatusIndex(
                         fields=["modification_date"],

@@ -14,6 +14,7 @@ from django.test.utils import isolate_apps
 
 from parviraptor_celery import registry
 from parviraptor_celery.attribute_checks import RULES
+from parviraptor_celery.exceptions import InvalidDependentField
 from parviraptor_celery.models import AbstractJob, AbstractJobFactory, FailurePolicy
 
 Found = Callable[[], list[CheckMessage]]
@@ -86,6 +87,25 @@ def test_a_dependent_field_must_exist(found: Found) -> None:
     assert "'shopp'" in message.msg
     assert message.hint is not None
     assert "shop" in message.hint
+
+
+def test_a_foreign_key_is_named_as_the_field_and_not_as_its_column(found: Found) -> None:
+    owner = models.ForeignKey("testapp.Note", models.CASCADE)
+    wrong = queue("Owned", make_base_class(["owner_id"]), owner=owner)
+    [message] = found()
+    assert (message.id, type(message)) == ("parviraptor_celery.E020", Error)
+    assert "testapp.Owned depends on 'owner_id'" in message.msg
+    assert message.hint == "Write 'owner'."
+    with pytest.raises(InvalidDependentField, match="write 'owner'"):
+        wrong.enqueue(owner_id=1)
+
+
+@pytest.mark.parametrize("name", ["status", "lane", "priority", "creation_date", "id", "attempt"])
+def test_a_column_of_the_engine_orders_no_jobs(found: Found, name: str) -> None:
+    queue("Engine", make_base_class([name, "shop"]), shop=models.CharField(max_length=9))
+    [message] = found()
+    assert (message.id, type(message)) == ("parviraptor_celery.E021", Error)
+    assert f"testapp.Engine depends on {name!r}" in message.msg
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,10 @@ def test_a_row_may_be_inserted_in_any_resting_status(
     ],
 )
 def test_the_database_refuses_what_can_not_be(columns: dict[str, object]) -> None:
+    FreeJob.objects.create()
     with pytest.raises(IntegrityError), transaction.atomic():
-        FreeJob.objects.create(**columns)
-    assert not FreeJob.objects.exists()
+        FreeJob.objects.update(**columns)
+    assert FreeJob.objects.filter(status="NEW", lease_until=None, running_lane=None).exists()
 
 
 @pytest.mark.django_db
