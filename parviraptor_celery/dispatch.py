@@ -83,6 +83,8 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
             self.is_first = False
             try:
                 found = self._claim_head()
+            except DataError:
+                alone(self.using, lambda: first_claims.give_back_unread(self.rows))
             except Exception as error:
                 if not is_refusal(error):
                     raise
@@ -226,6 +228,8 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
             self.is_first = False
             try:
                 found = self._claim_batch(self._limit())
+            except DataError:
+                alone(self.using, lambda: first_claims.give_back_unread(self.rows))
             except Exception as error:
                 if not (isinstance(error, UnclaimableRow) or is_refusal(error)):
                     raise

@@ -21,7 +21,7 @@ from .clock import kept, now
 from .prepared import PreparedSelect, PreparedValues
 from .statements import equations
 from .states import JobStatus
-from .unreadable import UnreadableRow, reading
+from .unreadable import IDENTITY, UnreadableRow, reading
 
 MOST_REMEMBERED = 1000
 
@@ -109,6 +109,16 @@ def claim_head_again(rows: Any, lane: str) -> Found:
         return claim_head(rows, lane)
     row.hold()
     return Found(row)
+
+
+def give_back_unread(rows: Any) -> None:
+    """Let wait again what a claim leased, and the driver can't read: a date past all dates.
+
+    Which row that is the steps one by one find out.
+    """
+    for row in list(rows.held_here().only(*IDENTITY)):
+        if not _has_begun(row):
+            row.put_back()
 
 
 def begins(row: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import IntegrityError, OperationalError, connections
+from django.db import DataError, IntegrityError, OperationalError, connections
 from django.utils import timezone
 
 from parviraptor_celery import claims, first_claims
@@ -164,6 +164,28 @@ def test_what_ran_and_could_not_be_settled_does_not_run_again_for_a_lost_answer(
     lose_the_answer(using, monkeypatch)
     _work_off(queue, using, job.lane)
     assert bodies == [job.pk]  # until its lease has run out
+
+
+@pytest.mark.parametrize("queue", [FifoJob, FreeJob])
+def test_what_was_claimed_and_the_driver_can_not_read_is_given_back(
+    using: str, queue: Any, bodies: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A date past all dates, for one; the steps one by one find out which row it is of."""
+    jobs = [queue.enqueue(using=using) for _ in range(3)]
+    ask, asked = claims.ask, list[bool]()
+
+    def unread(*args: Any) -> Any:
+        found = ask(*args)
+        if not asked:
+            asked.append(True)
+            raise DataError("timestamp too small")
+        return found
+
+    monkeypatch.setattr(claims, "ask", unread)
+    _work_off(queue, using, jobs[0].lane)
+    assert bodies == [job.pk for job in jobs]
+    assert states(queue, using) == ["PROCESSED"] * 3
+    assert set(queue.rows(using).values_list("worker_deaths", flat=True)) == {0}
 
 
 def _away(*_: Any, **__: Any) -> Any:

@@ -67,6 +67,13 @@ MUTATIONS = [
         FIRST_CLAIMS,
     ),
     Mutation(
+        "first-claim-that-can-not-be-read",
+        "parviraptor_celery/first_claims.py",
+        "        if not _has_begun(row):\n            row.put_back()",
+        "        pass",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
         "first-claim-of-what-ran-already",
         "parviraptor_celery/first_claims.py",
         "if row is None or _has_begun(row):",
