@@ -16,16 +16,10 @@ from django.db.models.fields.files import FieldFile
 
 from . import signals, stopping
 from .conf import settings
-from .database import (
-    ATTEMPTS,
-    alone,
-    is_transient,
-    open_blocks,
-    restore_autocommit,
-    undo_left_open,
-)
+from .database import ATTEMPTS, alone, is_transient
 from .fencing import AT_REST
 from .leases import heartbeat
+from .left_open import open_transactions, undo_left_open
 from .models import AbstractJob
 from .outcomes import (
     CLOSED,
@@ -150,7 +144,7 @@ def _run_atomically(job: AbstractJob) -> Run:
 
     A deadlock or a serialization failure runs both again, at once, with the job as it was.
     """
-    before, blocks = _own_values(job), open_blocks()
+    before, transactions = _own_values(job), open_transactions()
     for attempt in range(1, ATTEMPTS + 1):
         finished, committed = Run(job, Processed()), list[bool]()
         try:
@@ -176,7 +170,7 @@ def _run_atomically(job: AbstractJob) -> Run:
                 continue
             finished.refuse(error)
             finished.is_settled = False
-        undo_left_open(blocks)
+        undo_left_open(transactions)
         if job.is_handed_back:
             _hand_back_again(job)
         elif not finished.is_settled:
@@ -219,12 +213,11 @@ class _Undo(Exception):
 
 
 def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
-    before, blocks = _own_values(job), open_blocks()
+    before, transactions = _own_values(job), open_transactions()
     with _running_here(job):
         outcome = _outcome_of(job, reraise_transient)
-    if undo_left_open(blocks):
+    if undo_left_open(transactions) and isinstance(outcome, Processed):
         outcome = Failed(LEFT_OPEN)
-    restore_autocommit()
     finished = Run(job, outcome)
     try:
         finished.changes = _changes(job, before)

@@ -83,7 +83,7 @@ MUTATIONS = [
     Mutation(
         "settled-before-published",
         "jaiminho_celery/execution.py",
-        "        _publish(attempt)\n        restore_autocommit()",
+        "        _publish(attempt)\n        undo_left_open(transactions)",
         "        attempt.settle()\n        _publish(attempt)",
         f"{OUTBOX_DEATHS}[sqlite-on-commit]",
     ),

@@ -6,6 +6,7 @@ from .mutation import Mutation
 
 HARD_ROWS = "tests/integration/test_hard_rows.py"
 UNCLAIMABLE = "tests/integration/test_unclaimable_rows.py"
+LEFT_OPEN = "tests/integration/test_left_open.py"
 HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 
 MUTATIONS = [
@@ -126,9 +127,51 @@ MUTATIONS = [
     Mutation(
         "transaction-left-open",
         "parviraptor_celery/execution.py",
-        "    if undo_left_open(blocks):\n        outcome = Failed(LEFT_OPEN)",
-        "    if False:\n        outcome = Failed(LEFT_OPEN)",
+        "if undo_left_open(transactions) and isinstance(outcome, Processed):",
+        "if False:",
         HARD_ROWS,
+    ),
+    Mutation(
+        "own-outcome-of-what-raised-in-a-transaction",
+        "parviraptor_celery/execution.py",
+        "if undo_left_open(transactions) and isinstance(outcome, Processed):",
+        "if undo_left_open(transactions):",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement",
+        "parviraptor_celery/left_open.py",
+        "return states.transaction_status in _OPEN_POSTGRESQL_STATES",
+        "return False",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement-on-sqlite",
+        "parviraptor_celery/left_open.py",
+        'return bool(getattr(session, "in_transaction", False))',
+        "return False",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement-on-mariadb",
+        "parviraptor_celery/left_open.py",
+        "            connection.execute_wrappers.append(_note)",
+        "            pass",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "committed-without-autocommit",
+        "parviraptor_celery/left_open.py",
+        "    return was_open\n",
+        "    return True\n",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-the-caller",
+        "parviraptor_celery/left_open.py",
+        "if _depth(connection) > before.get(connection.alias, 0)",
+        "if _depth(connection)",
+        LEFT_OPEN,
     ),
     Mutation(
         "hook-of-an-atomic-body",
