@@ -22,6 +22,7 @@ from .exceptions import (
     BadEventSignature,
     LeaseRanOut,
     NotNow,
+    TransactionLeftOpen,
     UnknownFunction,
     UnknownReceiver,
     UnreadableEvent,
@@ -126,7 +127,8 @@ def run(event: Event, *, by_relay: bool, receiver: Any = None) -> Run:
     with heartbeat.keep(event.keep_lease, settings.LEASE_SECONDS):
         transactions = open_transactions()
         _publish(attempt)
-        undo_left_open(transactions)
+        if undo_left_open(transactions) and isinstance(attempt.outcome, Published):
+            attempt.outcome = outcome_of(TransactionLeftOpen())
     return attempt
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
+from django.utils import timezone
 
+from jaiminho_celery import registry, send
+from jaiminho_celery import sweep as relay
+from jaiminho_celery.models import Event
 from parviraptor_celery import broker
+from parviraptor_celery.drains import Budget
 from parviraptor_celery.exceptions import TemporaryJobFailure
 from parviraptor_celery.left_open import open_transactions, undo_left_open
 from tests import servers
@@ -164,6 +170,77 @@ class TestABody:
         work_off(FifoJob, using)
         assert statuses(FifoJob, using) == ["PROCESSED", "PROCESSED"]
         assert Note.objects.using(using).count() == 2
+
+
+class TestAFunction:
+    @pytest.fixture(autouse=True)
+    def _forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(registry, "_functions", dict(registry._functions))
+
+    @each_way
+    def test_whose_writes_were_undone_has_failed_and_is_called_again(
+        self, using: str, leave_open: Callable[[str], None]
+    ) -> None:
+        calls: list[int] = []
+
+        @send.save_to_outbox(using=using, name="tests.left-open")
+        def publish(number: int) -> None:
+            calls.append(number)
+            if len(calls) < 3:  # of the hook, and of the relay
+                leave_open(using)
+            Note.objects.using(using).create(text="written")
+
+        publish(1)
+        for _ in range(3):
+            Event.rows(using).update(run_after=timezone.now() - timedelta(seconds=1))
+            relay.relay_here(using, Budget(rows=1, seconds=60))
+            connections[using].close()
+            if len(calls) == 2:
+                event = Event.rows(using).get()
+                assert (event.status, event.error_count) == ("WAITING", 2)
+                assert "left a transaction open" in event.error_message
+                assert not Note.objects.using(using).exists()
+        assert (len(calls), Note.objects.using(using).count()) == (3, 1)
+        assert set(Event.rows(using).values_list("status", flat=True)) <= {"SENT"}
+
+    @each_way
+    def test_takes_no_other_event_with_it(
+        self, using: str, leave_open: Callable[[str], None]
+    ) -> None:
+        @send.save_to_outbox_stream("left-open", "keep-order", key=str, using=using, name="tests.1")
+        def publish(number: int) -> None:
+            if number == 1:
+                leave_open(using)
+            else:
+                Note.objects.using(using).create(text="kept")
+
+        for number in (1, 2, 3):
+            publish(number)
+        relay.relay_here(using, Budget.endless())
+        connections[using].close()
+        assert Note.objects.using(using).count() == 2
+        assert "WAITING" not in Event.rows(using).exclude(key="1").values_list("status", flat=True)
+
+    @pytest.mark.django_db(transaction=True, databases=["default", "postgresql"])
+    @pytest.mark.parametrize("leave_open", WAYS[:2], ids=lambda way: way.__name__)
+    def test_does_not_undo_what_its_caller_has_open_in_another_database(
+        self, leave_open: Callable[[str], None]
+    ) -> None:
+        servers.require("postgresql")
+
+        @send.save_to_outbox(using="postgresql", name="tests.left-open")
+        def publish() -> None:
+            pass
+
+        leave_open("default")
+        try:
+            Note.objects.using("default").create(text="of the caller")
+            publish()  # in its own transaction, after which the hook runs
+            connections["default"].commit()
+        finally:
+            connections["default"].close()
+        assert Note.objects.using("default").count() == 1
+        assert not Event.rows("postgresql").exclude(status="SENT").exists()
 
 
 @pytest.mark.parametrize("leave_open", WAYS[:2], ids=lambda way: way.__name__)

@@ -160,6 +160,13 @@ MUTATIONS = [
         LEFT_OPEN,
     ),
     Mutation(
+        "transaction-left-open-by-a-function",
+        "jaiminho_celery/execution.py",
+        "if undo_left_open(transactions) and isinstance(attempt.outcome, Published):",
+        "if False:",
+        LEFT_OPEN,
+    ),
+    Mutation(
         "committed-without-autocommit",
         "parviraptor_celery/left_open.py",
         "    return was_open\n",
