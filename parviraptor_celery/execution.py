@@ -34,6 +34,7 @@ from .outcomes import (
     is_of_the_worker,
     outcome_of,
 )
+from .own_deletion import has_deleted_itself
 from .settlement import transition_of
 from .states import FailurePolicy, JobStatus
 from .texts import describe, describe_with_traceback
@@ -155,7 +156,9 @@ def _run_atomically(job: AbstractJob) -> Run:
                 is_closed = connections[job.alias].closed_in_transaction
                 if is_closed and isinstance(finished.outcome, Processed):
                     finished = Run(job, Failed(CLOSED))  # to try again would do the same
-                if not isinstance(finished.outcome, Processed) or not finished.settle():
+                if not isinstance(finished.outcome, Processed):
+                    raise _Undo
+                if not finished.settle() and not _has_deleted_itself(job, transactions):
                     raise _Undo
         except _Undo:
             pass
@@ -192,6 +195,13 @@ def _may_pass(error: Exception) -> bool:
     Not when the body goes on with a connection that it closed itself.
     """
     return is_transient(error) and not isinstance(error, InterfaceError)
+
+
+def _has_deleted_itself(job: AbstractJob, transactions: dict[str, int]) -> bool:
+    has_done_so = has_deleted_itself(job, is_enclosed=bool(transactions.get(job.alias)))
+    if has_done_so:
+        job.pk = None  # as delete() of a model leaves it
+    return has_done_so
 
 
 def _is_committed_after_all(job: AbstractJob) -> bool:
@@ -243,7 +253,7 @@ def _copied(value: Any) -> Any:
 
 
 def _restore(job: AbstractJob, values: dict[str, Any]) -> None:
-    job.status = JobStatus.PROCESSING
+    job.pk, job.status = job.claimed_pk, JobStatus.PROCESSING
     for name, value in values.items():
         setattr(job, name, copy.deepcopy(value))
 

@@ -7,6 +7,7 @@ from .mutation import Mutation
 HARD_ROWS = "tests/integration/test_hard_rows.py"
 UNCLAIMABLE = "tests/integration/test_unclaimable_rows.py"
 LEFT_OPEN = "tests/integration/test_left_open.py"
+OWN_DELETION = "tests/integration/test_own_deletion.py"
 HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 
 MUTATIONS = [
@@ -193,6 +194,27 @@ MUTATIONS = [
         "            _hand_back_again(job)",
         "            pass",
         HARD_ROWS,
+    ),
+    Mutation(
+        "job-deleted-by-its-atomic-body",
+        "parviraptor_celery/execution.py",
+        "if not finished.settle() and not _has_deleted_itself(job, transactions):",
+        "if not finished.settle():",
+        OWN_DELETION,
+    ),
+    Mutation(
+        "job-deleted-by-another-worker",
+        "parviraptor_celery/own_deletion.py",
+        "if is_enclosed or _is_in_memory(connections[job.alias]):",
+        "if True:",
+        OWN_DELETION,
+    ),
+    Mutation(
+        "deleted-job-starts-again",
+        "parviraptor_celery/execution.py",
+        "job.pk, job.status = job.claimed_pk, JobStatus.PROCESSING",
+        "job.status = JobStatus.PROCESSING",
+        OWN_DELETION,
     ),
     Mutation(
         "copy-of-a-job",
