@@ -18,6 +18,7 @@ from . import signals, stopping
 from .conf import settings
 from .database import ATTEMPTS, alone, is_transient
 from .fencing import AT_REST
+from .lanes import dependents_of, refuse_another_lane
 from .leases import heartbeat
 from .left_open import open_transactions, undo_left_open
 from .models import AbstractJob
@@ -224,12 +225,14 @@ class _Undo(Exception):
 
 def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
     before, transactions = _own_values(job), open_transactions()
-    with _running_here(job):
+    with _running_here(job, before):
         outcome = _outcome_of(job, reraise_transient)
     if undo_left_open(transactions) and isinstance(outcome, Processed):
         outcome = Failed(LEFT_OPEN)
     finished = Run(job, outcome)
     try:
+        if not isinstance(outcome, Failed):
+            refuse_another_lane(job, before)
         finished.changes = _changes(job, before)
     except Exception as error:
         finished.refuse(error)
@@ -244,7 +247,8 @@ def _changes(job: AbstractJob, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_values(job: AbstractJob) -> dict[str, Any]:
-    return {field.attname: _copied(getattr(job, field.attname)) for field in job.own_fields()}
+    own = {field.attname: _copied(getattr(job, field.attname)) for field in job.own_fields()}
+    return own | dependents_of(job)
 
 
 def _copied(value: Any) -> Any:
@@ -275,7 +279,8 @@ def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
 
 
 @contextmanager
-def _running_here(job: AbstractJob) -> Iterator[None]:
+def _running_here(job: AbstractJob, before: dict[str, Any]) -> Iterator[None]:
+    job._as_begun = before
     job._is_running_here = True  # type: ignore[attr-defined]
     try:
         yield

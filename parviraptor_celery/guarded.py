@@ -11,6 +11,7 @@ from django.db import models
 from . import intake, kicks
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
+from .lanes import refuse_another_lane
 from .states import CLAIMABLE, JobStatus
 
 BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
@@ -21,6 +22,8 @@ class GuardedRow(FencedRow):
     """A leased row that its users save too, from objects that may be stale."""
 
     run_after: Any
+    _as_begun: Mapping[str, Any]
+    """While the job runs here: the user's own values, and the dependent ones, as it began."""
 
     class Meta:
         abstract = True
@@ -92,6 +95,7 @@ class GuardedRow(FencedRow):
                 f"{self._meta.label} {self.claimed_pk} runs and can't be saved as another job. "
                 "Use enqueue() to make one like it."
             )
+        refuse_another_lane(self, self._as_begun)
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: field.pre_save(self, False) for field in own}
         if columns and not self.held().update(**columns):

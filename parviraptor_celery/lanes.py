@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -55,6 +55,28 @@ def lane_of(job: models.Model, dependent_fields: Sequence[str]) -> str:
         InvalidDependentValue: the job has no value in one of them, or one that can't be stored.
     """
     return _lanes(type(job), tuple(dependent_fields)).of(job)
+
+
+def dependents_of(job: Any) -> dict[str, Any]:
+    """Return the values that the lane of ``job`` depends on; none in an independent queue."""
+    if not job.dependent_fields:
+        return {}
+    queue: type[models.Model] = type(job)
+    names = _lanes(queue, tuple(job.dependent_fields)).names
+    return {name: getattr(job, name) for name in names}
+
+
+def refuse_another_lane(job: Any, before: Mapping[str, Any]) -> None:
+    """Refuse values that are not those of ``before``, unless they mean the same lane.
+
+    Where nothing was set, nothing is refused, whatever the stored lane was made of.
+
+    Raises:
+        LaneChanged: a dependent field was changed.
+        InvalidDependentValue: it was changed to what can't be stored.
+    """
+    if any(value != before[name] for name, value in dependents_of(job).items()):
+        job._meta.get_field("lane").pre_save(job, False)
 
 
 def problem_of(field: Any) -> str | None:
