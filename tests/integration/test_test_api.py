@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, transaction
+from django.db.transaction import TransactionManagementError
 
 from parviraptor_celery import test as kit
 from parviraptor_celery.foreground import ForegroundWorker
@@ -161,6 +162,14 @@ class TestProcessQueue(QueueTestCase):
             patch.setattr(ForegroundWorker, "run_in", look)
             patch.setattr(LaneJob, "process", process)
             self.process_queue(LaneJob, [LaneJob(script="enqueue")], 3)
+
+
+def test_threads_in_the_transaction_of_a_test_are_refused_with_what_to_do(using: str) -> None:
+    with transaction.atomic(using=using):  # as each test of a plain TestCase is
+        FreeJob.enqueue(using=using)
+        with pytest.raises(TransactionManagementError, match="QueueTestCase"):
+            run_queue(FreeJob, 4, using=using)
+        assert run_queue(FreeJob, 1, using=using) == 1
 
 
 class TestProcessQueueElsewhere(QueueTestCase):
