@@ -75,7 +75,7 @@ def refuse_another_lane(job: Any, before: Mapping[str, Any]) -> None:
         LaneChanged: a dependent field was changed.
         InvalidDependentValue: it was changed to what can't be stored.
     """
-    if any(value != before[name] for name, value in dependents_of(job).items()):
+    if not dependents_of(job).items() <= before.items():
         job._meta.get_field("lane").pre_save(job, False)
 
 

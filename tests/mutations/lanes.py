@@ -146,7 +146,7 @@ MUTATIONS = [
     Mutation(
         "lane-of-before-a-deploy",
         "parviraptor_celery/lanes.py",
-        "    if any(value != before[name] for name, value in dependents_of(job).items()):",
+        "    if not dependents_of(job).items() <= before.items():",
         "    if job.dependent_fields:",
         IN_A_BODY,
     ),
