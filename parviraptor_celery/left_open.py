@@ -29,7 +29,8 @@ def open_transactions() -> dict[str, int]:
     initialized: Sequence[Any] = connections.all(initialized_only=True)
     for connection in initialized:
         if connection.vendor == "mysql" and _note not in connection.execute_wrappers:
-            connection.execute_wrappers.append(_note)
+            # In front: who leaves a block of execute_wrapper() takes the last one away.
+            connection.execute_wrappers.insert(0, _note)
     return {connection.alias: _depth(connection) for connection in initialized}
 
 

@@ -255,6 +255,22 @@ def test_what_was_open_before_is_left_alone(using: str, leave_open: Callable[[st
     assert Note.objects.using(using).count() == 1
 
 
+def test_the_wrapper_of_a_caller_is_gone_with_its_block(using: str) -> None:
+    seen: list[str] = []
+
+    def wrapper(run: Any, sql: str, *args: Any) -> Any:
+        seen.append(sql)
+        return run(sql, *args)
+
+    execute(using, "SELECT 0")  # a new connection asks the server about itself
+    connections[using].execute_wrappers.clear()
+    with connections[using].execute_wrapper(wrapper):
+        open_transactions()  # as a hook does, within a request that is measured
+        execute(using, "SELECT 1")
+    execute(using, "SELECT 2")
+    assert seen == ["SELECT 1"]
+
+
 def test_a_connection_that_is_closed_has_nothing_open(using: str) -> None:
     connections[using].ensure_connection()
     before = open_transactions()

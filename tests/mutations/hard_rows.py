@@ -156,8 +156,15 @@ MUTATIONS = [
     Mutation(
         "transaction-of-a-statement-on-mariadb",
         "parviraptor_celery/left_open.py",
-        "            connection.execute_wrappers.append(_note)",
+        "            connection.execute_wrappers.insert(0, _note)",
         "            pass",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "wrappers-of-the-caller",
+        "parviraptor_celery/left_open.py",
+        "connection.execute_wrappers.insert(0, _note)",
+        "connection.execute_wrappers.append(_note)",
         LEFT_OPEN,
     ),
     Mutation(
