@@ -46,11 +46,7 @@ def at_work(
     command = [word.replace("QUEUE", queue_name(lanes)) for word in worker.command]
     with ExitStack() as stack:
         yield [
-            stack.enter_context(
-                bench.running(
-                    peer, command, conninfo=conninfo, broker=broker, more=worker.environment
-                )
-            )
+            stack.enter_context(bench.running(peer, command, conninfo=conninfo, broker=broker))
             for _ in range(worker.processes)
         ]
 

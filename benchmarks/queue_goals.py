@@ -56,7 +56,7 @@ QUEUE_GOALS: tuple[Goal, ...] = (
         "durable_rate",
         {"psycopg"},
         1,
-        "-c 1, prepared statements",
+        "-c 1",
     ),
     _of_queues(
         "nearest queue",
@@ -64,7 +64,7 @@ QUEUE_GOALS: tuple[Goal, ...] = (
         "durable_rate",
         QUEUES,
         5,
-        "-c 1, prepared statements",
+        "-c 1",
     ),
     *(
         _of_queues(

@@ -169,7 +169,7 @@ class EventPoolFeed(_RunsEvents, PoolFeed):
         if self.floor is not None:
             rows = rows.filter(run_after__gte=self.floor)
         look = int(min(self.look, max(self.budget.rows, 1)))
-        found = list(rows.defer(*UNUSED).unlocked()[:look])
+        found = rows.defer(*UNUSED).read_unlocked(look)
         if not found:
             is_done, self.floor = self.floor is None, None
             return [] if is_done else self.choose()

@@ -22,7 +22,7 @@ RESERVED = frozenset({"using", "pause", "resume", "cancel", "why", "set_progress
 
 FOR_USERS = frozenset(
     {
-        *("process", "is_processable", "on_job_terminated"),
+        *("process", "is_processable", "on_job_terminated", "delete"),
         *("atomic", "dependent_fields", "objects", "made_by_factory"),
         *("Meta", "DoesNotExist", "MultipleObjectsReturned", "NotUpdated"),
     }

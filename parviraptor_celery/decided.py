@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-from django.db import transaction
+from django.db import router, transaction
 
-from . import kicks, pauses, reasons
+from . import kicks, pauses, reasons, wakes
 from .clock import now
 from .exceptions import CauseStillFailed, IllegalTransition
 from .keyed import KeyedRow
 from .reasons import Reason
-from .states import CLAIMABLE, JobStatus
+from .states import CLAIMABLE, FailurePolicy, JobStatus
 
 _FRESH: dict[str, Any] = {
     "error_count": 0,
@@ -29,6 +29,7 @@ class DecidedRow(KeyedRow):
     """
 
     failed_by: Any
+    FAILURE_POLICY: ClassVar[FailurePolicy]
 
     class Meta:
         abstract = True
@@ -81,6 +82,20 @@ class DecidedRow(KeyedRow):
             kicks.on_commit(self, self.alias)
             return self.move(JobStatus.IGNORED)
 
+    def delete(
+        self, using: str | None = None, keep_parents: bool = False
+    ) -> tuple[int, dict[str, int]]:
+        """Delete as Django does; what waited behind this job may begin after the commit.
+
+        Nobody is woken for one that runs: its worker comes to the lane when the body has ended.
+        """
+        alias = using or router.db_for_write(type(self), instance=self)
+        held = {self.lane: self.pk} if self._holds_lane() else {}
+        deleted = super().delete(using=using, keep_parents=keep_parents)
+        if held:
+            wakes.after_commit(type(self), alias, held)
+        return deleted
+
     @classmethod
     def pause(cls, *, using: str | None = None, reason: str = "", **lane_values: Any) -> bool:
         """Pause the queue, or the lane that the values of all dependent fields name.
@@ -120,6 +135,12 @@ class DecidedRow(KeyedRow):
     def why(self, *, ask_workers: bool = False) -> Reason:
         """Return why this job does not run, or how it stands: see ``reasons.why()``."""
         return reasons.why(self, ask_workers=ask_workers)
+
+    def _holds_lane(self) -> bool:
+        """Return whether others may wait behind this job, but for one that runs."""
+        if self.lane is None or self.status != JobStatus.FAILED:
+            return self.lane is not None and self.status in CLAIMABLE
+        return self.failed_by is None and self.FAILURE_POLICY is not FailurePolicy.GO_ON
 
     def _bring_dependents_back(self) -> int:
         """Let the jobs that failed because of this one wait again; return how many do."""

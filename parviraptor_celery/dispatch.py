@@ -6,10 +6,10 @@ from typing import Any
 
 from django.db import DataError
 
-from . import execution, handoff, kicks, signals, squashing, stopping
+from . import execution, first_claims, handoff, kicks, signals, squashing, stopping
 from .clock import now
 from .conf import settings
-from .database import alone, in_transaction
+from .database import alone, in_transaction, is_refusal
 from .drains import Budget, Report, drain, drain_lanes
 from .execution import Run
 from .lane_feed import LaneFeed
@@ -18,6 +18,7 @@ from .models import AbstractJob
 from .pace import Pace
 from .pool_feed import PoolFeed
 from .states import FailurePolicy, JobStatus
+from .unreadable import UnclaimableRow
 
 FAILED_WITH_CAUSE = "dependent jobs failed"
 FAIL_CHUNK = 500
@@ -50,8 +51,22 @@ def run_pool(
 
 
 class _RunsJobs:
+    """What feeds of both kinds have in common, before the classes they derive from."""
+
+    is_first = True
+    """Whether nothing was looked for yet."""
+
+    is_known_empty = False
+    """Whether no job was ready a moment ago."""
+
     def run(self, job: AbstractJob) -> Run:
+        first_claims.begins(job)
         return execution.run(job)
+
+    def settle(self, run: Run, *, claim_next: bool) -> Any:
+        following = super().settle(run, claim_next=claim_next)  # type: ignore[misc]
+        first_claims.is_settled(run.row)
+        return following
 
     def announce(self, run: Run, report: Report) -> None:
         run.announce()
@@ -62,8 +77,36 @@ class _RunsJobs:
 class JobLaneFeed(_RunsJobs, LaneFeed):
     """The jobs of one lane, in the order of their ids; deferred ones when nothing else is due."""
 
+    def first(self) -> Any:
+        """Claim what is first; a kick's first claim is one statement, where that is possible."""
+        if self.is_first and self._claims_at_once():
+            self.is_first = False
+            try:
+                found = self._claim_head()
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+            else:
+                if found.row is not None or found.is_running:
+                    return found.row  # whoever runs the lane looks again when done
+                self.is_known_empty = found.is_empty
+        return super().first()
+
+    def _claims_at_once(self) -> bool:
+        return first_claims.is_possible(self.using) and not self.rows.model.SQUASH_WAITING_JOBS
+
+    def _claim_head(self) -> first_claims.Found:
+        return alone(
+            self.using,
+            lambda: first_claims.claim_head(self.rows, self.lane),
+            again=lambda: first_claims.claim_head_again(self.rows, self.lane),
+        )
+
     def candidate(self) -> Any:
-        head = self.rows.candidate(self.lane, JobStatus.NEW)
+        head = None
+        if not self.is_known_empty:
+            head = self.rows.candidate(self.lane, JobStatus.NEW)
+        self.is_known_empty = False
         if head is not None and head.is_paused:
             return None
         if head is not None and (self._fails(head) or (head.is_due and head.held_by is None)):
@@ -177,9 +220,38 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
             kicks.send_for_pool(self.rows.model, self.using)
         return False
 
+    def _claim_some(self) -> list[Any]:
+        """Lease what is next; for a kick's first batch that is one statement, where possible."""
+        if self.is_first and first_claims.is_possible(self.using):
+            self.is_first = False
+            try:
+                found = self._claim_batch(self._limit())
+            except Exception as error:
+                if not (isinstance(error, UnclaimableRow) or is_refusal(error)):
+                    raise
+            else:
+                if found.rows:
+                    self.has_begun = found.has_begun
+                    self.pace.begin(len(found.rows))
+                    return found.rows
+                self.is_known_empty = found.is_empty
+        return super()._claim_some()
+
+    def _claim_batch(self, limit: int) -> first_claims.Batch:
+        return alone(
+            self.using,
+            lambda: first_claims.claim_batch(self.rows, limit),
+            again=lambda: first_claims.claim_batch_again(self.rows, limit),
+        )
+
+    def _limit(self) -> int:
+        return int(min(self.pace.next_batch(), self.most, max(self.budget.rows, 1)))
+
     def choose(self) -> list[Any]:
-        limit = int(min(self.pace.next_batch(), self.most, max(self.budget.rows, 1)))
-        return self.rows.next_unlocked(limit) or self._deferred(limit)
+        limit = self._limit()
+        chosen = [] if self.is_known_empty else self.rows.next_unlocked(limit)
+        self.is_known_empty = False
+        return chosen or self._deferred(limit)
 
     def next_apart(self) -> list[Any]:
         return self.rows.next_apart(MOST_AT_ONCE)

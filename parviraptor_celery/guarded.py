@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from django.db import models
 
-from . import intake, kicks
+from . import attendance, intake, kicks, statements, wakes
+from .clock import local_now
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
 from .lanes import refuse_another_lane
@@ -24,6 +25,9 @@ class GuardedRow(FencedRow):
     run_after: Any
     _as_begun: Mapping[str, Any]
     """While the job runs here: the user's own values, and the dependent ones, as it began."""
+
+    _is_unattended = False
+    """Whether nobody would have come to this new job by themselves, when it was written."""
 
     class Meta:
         abstract = True
@@ -65,6 +69,9 @@ class GuardedRow(FencedRow):
                 names = [field.attname for field in self.own_fields()] + self._changed_by_hand()
             # The lane refuses to change; the key follows the status, if that is written.
             follows = {"waiting_key"} if {"status", "unique_key"} & set(names) else set()
+            if "status" in names and self.STAMP not in names:
+                setattr(self, self.STAMP, local_now())  # cleaning and monitoring go by it
+                follows.add(self.STAMP)
             kwargs["update_fields"] = {*names, "lane", *follows}
         write = functools.partial(super().save, *args, **kwargs)
         if is_new:
@@ -72,8 +79,28 @@ class GuardedRow(FencedRow):
         else:
             write()
         self.remember()
-        if is_new and self.status in CLAIMABLE:
-            kicks.on_commit(self, self.alias, due=self.run_after)
+        self._wake_after_commit(is_new, set(kwargs.get("update_fields") or ()))
+
+    def _wake_after_commit(self, is_new: bool, written: set[str]) -> None:
+        """Wake a worker for this job if it is to run now, or for those behind it if it isn't."""
+        if self.status in CLAIMABLE and (is_new or written & {"status", "run_after"}):
+            is_unattended = is_new and self._is_unattended
+            kicks.on_commit(self, self.alias, due=self.run_after, is_unattended=is_unattended)
+        elif self.lane is not None and "status" in written:
+            wakes.after_commit(type(self), self.alias, {self.lane: self.pk})
+
+    def _do_insert(
+        self, manager: Any, using: str, fields: Any, returning_fields: Any, raw: bool
+    ) -> Any:
+        """Insert as Django does, which composes the statement anew each time."""
+        model = manager.model
+        self._is_unattended = False
+        if not raw and list(returning_fields) == [model._meta.pk]:
+            about = attendance.question_for(self, using)
+            if found := statements.insert_saved(self, model, using, fields, *about):
+                self._is_unattended = found[1:] == (True,)
+                return [found[:1]]
+        return super()._do_insert(manager, using, fields, returning_fields, raw)  # type: ignore[misc]
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
+from . import wakes
 from .database import ATTEMPTS, in_transaction
 from .exceptions import DuplicateUniqueKey
 from .keys import is_taken
@@ -68,22 +69,32 @@ class KeyedRow(ProgressRow):
     def _wait_again(
         self, to: JobStatus, columns: dict[str, Any], *, is_asked_for: bool = False
     ) -> bool:
-        before = self.status
+        before, freed = self.status, dict[str, int]()
 
         def take() -> bool:
             self.status = before  # should the transaction start again
-            return self._take_key(to, columns, is_asked_for)
+            return self._take_key(to, columns, is_asked_for, freed)
+
+        def take_again() -> bool:
+            return self._has_come_back(to, columns) or take()
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return in_transaction(self.alias, take)
+                is_done = in_transaction(self.alias, take, again=take_again)
             except IntegrityError as error:
                 # Somebody was faster with the key, even if it is free again.
                 if attempt == ATTEMPTS or not is_taken(error, type(self)):
                     raise
+                continue
+            if is_done and freed:  # here, as a hook goes with a COMMIT whose answer is lost
+                wakes.after_commit(type(self), self.alias, freed)
+            return is_done
         raise AssertionError("unreachable")
 
-    def _take_key(self, to: JobStatus, columns: dict[str, Any], is_asked_for: bool) -> bool:
+    def _take_key(
+        self, to: JobStatus, columns: dict[str, Any], is_asked_for: bool, freed: dict[str, int]
+    ) -> bool:
+        """Wait with the key, or give way; note in ``freed`` another lane that this sets free."""
         holder = self._holder_of_key()
         if holder is not None and is_asked_for:
             raise self._duplicate(holder)
@@ -91,11 +102,28 @@ class KeyedRow(ProgressRow):
             superseded = columns | {"error_message": SUPERSEDED.format(holder), "run_after": None}
             return super().move(JobStatus.SQUASHED, **superseded)
         if holder is not None:
-            self.rows(self.alias).filter(pk=holder).supersede(self.pk)
+            freed |= self._supersede(holder)
         is_done = super().move(to, **columns | {"waiting_key": self.unique_key})
         if not is_done:
             transaction.set_rollback(True, using=self.alias)  # of this block, a savepoint mostly
         return is_done
+
+    def _supersede(self, older_pk: int) -> dict[str, int]:
+        """Squash an older job that waits with our key; return its lane, if that isn't ours."""
+        older = self.rows(self.alias).filter(pk=older_pk)
+        if not older.supersede(self.pk):
+            return {}
+        lane = older.values_list("lane", flat=True).get()
+        return {} if lane in (None, self.lane) else {lane: older_pk}
+
+    def _has_come_back(self, to: JobStatus, columns: dict[str, Any]) -> bool:
+        """Return whether an earlier try went through, though its answer was lost."""
+        for status in (to, JobStatus.SQUASHED):
+            if self.has_come_to(status):
+                told = self.rows(self.alias).filter(pk=self.pk).values("error_message", "run_after")
+                self.has_moved(status, columns | (told.first() or {}))
+                return True
+        return False
 
     def _holder_of_key(self) -> int | None:
         holders = self.rows(self.alias).with_waiting_key(self.unique_key).exclude(pk=self.pk)

@@ -11,6 +11,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from . import broker
+from .attendance import BACKLOG
 from .clock import local_now
 from .conf import settings
 from .states import CLAIMABLE
@@ -27,21 +28,20 @@ DISPATCH = "parviraptor_celery.dispatch_jobs"
 MOST_MESSAGES = 100
 LANES_PER_MESSAGE = 50
 MOST_LANES = MOST_MESSAGES * LANES_PER_MESSAGE
-BACKLOG = 10
-"""Waiting rows without order that are kicked one by one; more have enough workers."""
 
 
-def on_commit(job: Any, using: str, *, due: Any = None) -> None:
+def on_commit(job: Any, using: str, *, due: Any = None, is_unattended: bool = False) -> None:
     """Wake a worker for ``job`` once its transaction has committed.
 
     With ``due``, a moment in the future, the kick is held back until then; a moment further
-    away than ``RETRY_COUNTDOWN_CAP_SECONDS`` is left to the sweep.
+    away than ``RETRY_COUNTDOWN_CAP_SECONDS`` is left to the sweep. If it is known that the job
+    ``is_unattended``, nobody is asked about that any more.
     """
 
     def kick(lanes: list[str], countdown: float | None) -> bool:
         return send(type(job), using, lanes, countdown=countdown)
 
-    KickAfterCommit.register(job, using, kick, due)
+    KickAfterCommit.register(job, using, kick, due, is_unattended)
 
 
 def many_on_commit(queue: type[AbstractJob], using: str, jobs: list[Any]) -> None:
@@ -125,18 +125,22 @@ class KickAfterCommit:
     """
 
     @classmethod
-    def register(cls, row: Any, using: str, send: Send, due: Any = None) -> None:
+    def register(
+        cls, row: Any, using: str, send: Send, due: Any = None, is_unattended: bool = False
+    ) -> None:
         """Call ``send`` after the commit, unless somebody will come to ``row`` anyway.
 
         ``send`` is given the lanes of all alike rows of the transaction (none where there is no
         order), and in how many seconds it should be (None: at once); it returns whether it
         makes sense to go on.
         """
-        transaction.on_commit(cls(row, using, send, due), using=using, robust=True)
+        hook = cls(row, using, send, due)
+        hook.is_unattended = is_unattended
+        transaction.on_commit(hook, using=using, robust=True)
 
     def __init__(self, row: Any, using: str, send: Send, due: Any) -> None:
         self.model, self.using, self.lane, self.pk = type(row), using, row.lane, row.pk
-        self.send, self.due = send, due
+        self.send, self.due, self.is_unattended = send, due, False
         self.is_done = False
         self.others = self._shared_with_transaction()
         self.others.append(weakref.ref(self))
@@ -163,7 +167,8 @@ class KickAfterCommit:
                 if not first.send([], countdown):
                     return
             return
-        lanes = {hook.lane: hook for hook in reversed(hooks)}  # each with its first row
+        # Each with its first row by id, which a decision about an old job may have come after.
+        lanes = {hook.lane: hook for hook in sorted(hooks, key=lambda hook: -hook.pk)}
         if countdown is None and len(lanes) <= BACKLOG:
             lanes = {lane: hook for lane, hook in lanes.items() if not hook._is_attended()}
         if lanes:
@@ -176,9 +181,13 @@ class KickAfterCommit:
         return []
 
     def _is_attended(self) -> bool:
+        if self.is_unattended:
+            return False
         return bool(self.model.rows(self.using).is_attended(self.lane, self.pk))
 
     def _kicks_needed(self, hooks: list[KickAfterCommit]) -> int:
+        if self.is_unattended and len(hooks) == 1:
+            return 1
         # The first few in the order of their turn always have a kick of their own, and whoever
         # works these off goes on until nothing is ready.
         ahead = self.model.rows(self.using).first_in_turn(BACKLOG)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
-from django.db import connections, models
+from django.db import DataError, connections, models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
 
 from .clock import kept, now
-from .database import is_refusal
 from .hints import NOT_BY_PRIMARY_KEY, avoid_primary_key
 from .leases import worker_identity
 from .prepared import PreparedSelect
@@ -77,9 +76,7 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
         """
         try:
             return self.prepared_candidate(status).first({ANY_LANE: lane})
-        except Exception as error:
-            if not is_refusal(error):
-                raise
+        except DataError as error:  # the driver can't make values of it
             seen = self._in_lane(lane, status).values(*IDENTITY).first()
             raise UnreadableRow(self.model, seen or {}, error) from error
 
@@ -145,8 +142,13 @@ class LeasedQuerySet(models.QuerySet[Any, Any]):
             return None
 
     def read_unlocked(self, limit: int) -> list[Any]:
-        """Return the first of these rows that nobody has locked, locked, to be claimed."""
-        return list(self.defer(*self.UNREAD).unlocked()[:limit])
+        """Return the first of these rows that nobody has locked, locked, to be claimed.
+
+        Raises:
+            UnreadableRow: one of them can't be read; which, is not known.
+        """
+        with reading(self.model):
+            return list(self.defer(*self.UNREAD).unlocked()[:limit])
 
     def apart(self, limit: int) -> list[Self]:
         """Return a queryset for each of the first of these rows, without reading them."""

@@ -9,7 +9,7 @@ from typing import Any
 from .database import REFUSALS, alone, in_transaction
 from .fencing import MOST_COUNTED
 from .settling import settle_alone
-from .unreadable import UnclaimableRow, claiming, reading
+from .unreadable import UnclaimableRow, claiming
 
 MOST_SPOILT = 20
 """So many batches of which nothing can be claimed are passed over at a time."""
@@ -77,7 +77,11 @@ class PoolFeed:
             self.claimed.pop(0).put_back()
 
     def choose(self) -> list[Any]:
-        """Return rows to lease, locked."""
+        """Return rows to lease, locked.
+
+        Raises:
+            UnreadableRow: one of them can't be read.
+        """
         raise NotImplementedError
 
     def next_apart(self) -> list[Any]:
@@ -142,9 +146,7 @@ class PoolFeed:
 
     def _lease_chosen(self, choose: Callable[[], list[Any]]) -> list[Any]:
         self.tried = []
-        with reading(self.rows.model):
-            rows = choose()
-        if rows:
+        if rows := choose():
             self._lease(rows)
         return self.prepare(rows)
 

@@ -50,7 +50,11 @@ class PoolQuerySet(LeasedQuerySet):
 
     def first_in_turn(self, limit: int) -> list[int]:
         """Return the first ids of ``at_once()``, also while the queue is paused."""
-        return [pk for (pk,) in _first_in_turn(type(self), self.model, self.db, limit).all()]
+        return [pk for (pk,) in self.prepared_first_in_turn(limit).all()]
+
+    def prepared_first_in_turn(self, limit: int) -> PreparedValues:
+        """Return the query of ``first_in_turn()``."""
+        return _first_in_turn(type(self), self.model, self.db, limit)
 
     def next_ids(self, limit: int) -> list[int]:
         """Return the ids of the jobs that an independent queue runs next, most urgent first.

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connections
-from django.db.models import F, Manager, OuterRef, Q, Subquery
+from django.db.models import F, Manager, Min, OuterRef, Q, Subquery
 
-from . import intake, pauses
+from . import attendance, intake, pauses, wakes
 from .clock import now
 from .exceptions import LaneChanged
 from .fencing import AT_REST
@@ -81,10 +81,15 @@ class JobQuerySet(PoolQuerySet):
         """Annotate, besides, ``is_paused``: the queue is, or the lane."""
         return super().as_candidates(lane).annotate(is_paused=self.paused(lane))
 
-    def prepared_head(self, status: str) -> PreparedSelect:
-        """Return the query for what decides about the candidate, and which row that is."""
+    def prepared_head(self, status: str, *more: str) -> PreparedSelect:
+        """Return the query for what decides about the candidate, and which row that is.
+
+        With ``more`` of what ``as_candidates()`` annotates.
+        """
         rows = self._in_lane(ANY_LANE, status).as_candidates(ANY_LANE)
-        return PreparedSelect(rows.values("id", "attempt", "is_due", "held_by", "is_paused")[:1])
+        return PreparedSelect(
+            rows.values("id", "attempt", "is_due", "held_by", "is_paused", *more)[:1]
+        )
 
     def startable(self, heads: dict[str, int]) -> list[str]:
         """Return those lanes whose head is due, that don't run, and that nothing parks."""
@@ -97,6 +102,22 @@ class JobQuerySet(PoolQuerySet):
     def deferred(self) -> JobQuerySet:
         """What an independent queue runs when nothing is ready; nothing while paused."""
         return self.filter(~self.paused(), status=Literal(JobStatus.DEFERRED)).due().order_by("id")
+
+    def may_begin(self, lane: str, behind: int) -> bool:
+        """Return whether a job of ``lane`` may begin now that one with the id ``behind`` is gone.
+
+        An earlier one than that didn't wait for it, and has a kick of its own.
+        """
+        about = "id", "is_due", "held_by", "is_paused", "lane_is_running"
+        for status in CLAIMABLE:
+            head = self._in_lane(lane, status).as_candidates(lane).values(*about).first()
+            if head is None or head["id"] < behind:
+                continue
+            if head["is_paused"] or head["lane_is_running"]:
+                return False
+            if head["is_due"] and head["held_by"] is None:
+                return True
+        return False
 
     def explained(self, pk: int, lane: str) -> Any:
         """Return the job as a candidate of ``lane``, with ``database_time``, or None."""
@@ -167,7 +188,8 @@ class JobQuerySet(PoolQuerySet):
         return intake.insert(self.model, self.db, jobs, write)
 
     def update(self, **columns: Any) -> int:
-        """Update as Django does; where ``status`` is given, the key of a waiting job follows it.
+        """Update as Django does; the key of a waiting job, and the date of the last transition,
+        follow a ``status`` that is given.
 
         Raises:
             LaneChanged: a dependent field is among ``columns``.
@@ -176,7 +198,25 @@ class JobQuerySet(PoolQuerySet):
         self._refuse_lane_change(columns)
         if columns.get("status") in JobStatus.values and "waiting_key" not in columns:
             columns["waiting_key"] = F("unique_key") if columns["status"] in CLAIMABLE else None
+        if "status" in columns:
+            columns.setdefault("modification_date", now())
         return super().update(**columns)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete as Django does; what waited behind these jobs may begin after the commit.
+
+        Of an ordered queue it costs one question more, and what ``wakes.after_commit`` costs.
+        """
+        self._for_write = True
+        is_for_django = self.query.is_sliced or bool(self.query.combinator)  # which refuses it
+        freed = {} if is_for_django else self._lanes_held()
+        deleted = super().delete()
+        if freed:
+            wakes.after_commit(self.model, self.db, freed)
+        return deleted
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
 
     def bulk_update(self, objs: Any, fields: Any, batch_size: int | None = None) -> int:
         self._refuse_lane_change(fields)
@@ -223,6 +263,22 @@ class JobQuerySet(PoolQuerySet):
             waiting_key=None,
             modification_date=now(),
         )
+
+    def _lanes_held(self) -> dict[str, int]:
+        """Return the lanes that these jobs hold, with the first that does; only the first lanes.
+
+        What runs is left out: its worker comes to the lane by itself when the body has ended.
+        """
+        if self.model.dependent_fields is None:
+            return {}
+        these = self.order_by().values("pk")
+        these.query.select_for_update = False
+        holds = Q(status__in=CLAIMABLE)
+        if self.model.FAILURE_POLICY is not FailurePolicy.GO_ON:
+            holds |= Q(status=JobStatus.FAILED, failed_by__isnull=True)
+        rows = self.model.rows(self.db).filter(holds, pk__in=these, lane__isnull=False)
+        lanes = rows.order_by().values_list("lane").annotate(Min("pk"))
+        return dict(lanes[: attendance.BACKLOG + 1])
 
     def _not_parked(self, heads: dict[str, int], lanes: list[str]) -> list[str]:
         found = list[str]()

@@ -39,12 +39,24 @@ def get_queue(label: object) -> type[AbstractJob]:
     Raises:
         UnknownQueue: no such queue in this process.
     """
+    if (known := _at_once(label)) is not None:
+        return known
     wanted = label.lower() if isinstance(label, str) else None
     queues = all_queues()
     for queue in queues:
         if queue._meta.label_lower == wanted:
             return queue
     raise UnknownQueue(label, [queue._meta.label for queue in queues])
+
+
+def _at_once(label: object) -> Any:
+    """Return the job class with just this label, which every kick asks for, or None."""
+    try:
+        model = apps.get_model(label) if isinstance(label, str) else None
+    except (LookupError, ValueError):
+        return None
+    is_queue = model is not None and issubclass(model, AbstractJob) and not model._meta.proxy
+    return model if is_queue else None
 
 
 def for_each_queue(

@@ -70,14 +70,65 @@ def insert(row: models.Model, using: str) -> None:
     fields = [field for field in model._meta.concrete_fields if field is not key]
     sides = [_right_side(field, _value(row, field), connection) for field in fields]
     placeholders = ", ".join(sql for sql, _ in sides)
-    sql = f"INSERT INTO {_target(model, using)} VALUES ({placeholders})"  # noqa: S608
+    sql = f"INSERT INTO {_target(model, using, tuple(fields))} VALUES ({placeholders})"  # noqa: S608
+    params = [value for _, bound in sides for value in bound]
+    with transaction.mark_for_rollback_on_error(using=using):
+        row.pk, *_ = _insert(model, using, sql, params)
+    row._state.adding, row._state.db = False, using
+
+
+def insert_saved(
+    row: models.Model,
+    model: type[models.Model],
+    using: str,
+    fields: list[Any],
+    more: str = "",
+    params: Sequence[Any] = (),
+) -> tuple[Any, ...] | None:
+    """Insert the ``fields`` of ``row`` as ``save()`` does; return its key.
+
+    And what ``more`` asks with ``params``, where the engine can tell at the same time: it doesn't
+    see the row. None, and nothing is done, if one of the values is none by itself.
+    """
+    if any(hasattr(getattr(row, field.attname), "resolve_expression") for field in fields):
+        return None
+    if (sql := _insert_form(model, using, tuple(fields))) is None:
+        return None
+    values = [_bound(field, field.pre_save(row, True), using)[0] for field in fields]
+    return _insert(model, using, sql, values, more, params)
+
+
+def can_tell_more(using: str) -> bool:
+    """Return whether an INSERT in ``using`` can answer a question about other rows, too."""
+    return connections[using].vendor == "postgresql"
+
+
+def _insert(
+    model: type[models.Model],
+    using: str,
+    sql: str,
+    values: list[Any],
+    more: str = "",
+    params: Sequence[Any] = (),
+) -> tuple[Any, ...]:
+    connection = connections[using]
     returns = connection.features.can_return_columns_from_insert
     if returns:
-        sql += f" RETURNING {connection.ops.quote_name(str(key.column))}"
-    with transaction.mark_for_rollback_on_error(using=using), sessions.cursor(using) as cursor:
-        cursor.execute(sql, [value for _, bound in sides for value in bound])
-        row.pk = cursor.fetchone()[0] if returns else cursor.lastrowid
-    row._state.adding, row._state.db = False, using
+        key = connection.ops.quote_name(str(model._meta.pk.column))
+        sql = f"{sql} RETURNING {key}{more and ', '}{more}"
+    with sessions.cursor(using) as cursor:
+        cursor.execute(sql, [*values, *params])
+        return tuple(cursor.fetchone()) if returns else (cursor.lastrowid,)
+
+
+@functools.cache
+def _insert_form(
+    model: type[models.Model], using: str, fields: tuple[models.Field[Any, Any], ...]
+) -> str | None:
+    if any(hasattr(field, "get_placeholder") for field in fields):
+        return None
+    places = ", ".join(["%s"] * len(fields))
+    return f"INSERT INTO {_target(model, using, fields)} VALUES ({places})"  # noqa: S608
 
 
 def database_time(using: str) -> datetime:
@@ -91,11 +142,13 @@ def database_time(using: str) -> datetime:
 
 
 @functools.cache
-def _target(model: type[models.Model], using: str) -> str:
-    """Return the table and its columns but the key, which the database gives."""
+def _target(
+    model: type[models.Model], using: str, fields: tuple[models.Field[Any, Any], ...]
+) -> str:
+    """Return the table and those of its columns that are written."""
     quote = connections[using].ops.quote_name
-    columns = [str(field.column) for field in model._meta.concrete_fields if not field.primary_key]
-    return f"{quote(model._meta.db_table)} ({', '.join(map(quote, columns))})"
+    columns = ", ".join(quote(str(field.column)) for field in fields)
+    return f"{quote(model._meta.db_table)} ({columns})"
 
 
 def _value(row: models.Model, field: models.Field[Any, Any]) -> Any:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
+from django.apps import apps
 from django.db import router
 from django.test import TransactionTestCase
 
@@ -111,8 +112,9 @@ class QueueTestCase(TransactionTestCase):
 class JobEntryFactory:
     """Creates entries for queues: derive from it, and write one method per job class.
 
-    The method for ``LandingFeeInvoice`` is ``create_landing_fee_invoice()``. It returns unsaved
-    instances, or saves them itself and returns None.
+    The method for ``LandingFeeInvoice`` is ``create_landing_fee_invoice()``; where two apps have
+    a queue of that name, ``create_billing_landing_fee_invoice()``. It returns unsaved instances,
+    or saves them itself and returns None.
     """
 
     def create(self, job_class: type[AbstractJob]) -> None:
@@ -120,17 +122,25 @@ class JobEntryFactory:
 
         Raises:
             NotImplementedError: there is no method for it.
+            TypeError: the method returned entries of another queue.
         """
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", job_class.__name__)
+        names = f"create_{job_class._meta.app_label}_{snake}".lower(), f"create_{snake}".lower()
         method: Callable[[], Iterable[AbstractJob] | None] | None
-        method = getattr(self, name := f"create_{snake.lower()}", None)
+        method = next((getattr(self, name) for name in names if hasattr(self, name)), None)
         if method is None:
             raise NotImplementedError(
-                f"{type(self).__name__} has no method {name}() that creates entries of "
+                f"{type(self).__name__} has no method {names[1]}() that creates entries of "
                 f"{job_class._meta.label}. Write one, or pass job_classes_to_ignore."
             )
-        if created := method():
-            job_class.rows(router.db_for_write(job_class)).bulk_create(list(created))
+        created = list(method() or ())
+        if strangers := {type(job) for job in created if not isinstance(job, job_class)}:
+            raise TypeError(
+                f"{type(self).__name__}.{method.__name__}() returned entries of "
+                f"{strangers.pop().__qualname__}, wanted were those of {job_class._meta.label}. "
+                f"Where two queues have one name, write {names[0]}() for each."
+            )
+        job_class.rows(router.db_for_write(job_class)).bulk_create(created)
 
 
 def make_test_case_for_all_queues(
@@ -145,14 +155,16 @@ def make_test_case_for_all_queues(
         job_classes_to_ignore: queues that can't run by themselves.
         static_fields: class attributes of the test case, such as ``fixtures``.
 
-    The names of the queues it covers are in its attribute ``queues``.
+    The names of the queues that it covers, in the order in which they are defined, are in its
+    attribute ``queues``, a list.
     """
     ignored = set(job_classes_to_ignore or ())
-    job_classes = [queue for queue in registry.all_queues() if queue not in ignored]
+    known = set(registry.all_queues()) - ignored
+    job_classes = [model for model in apps.get_models() if model in known]  # as they are defined
     entries = factory() if isinstance(factory, type) else factory
 
     class AllQueuesTestCase(QueueTestCase):
-        queues = tuple(queue.__name__ for queue in job_classes)
+        queues: ClassVar = [queue.__name__ for queue in job_classes]
 
         def test_can_process_queue_sequentially(self) -> None:
             self._process_all_queues(1)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from django.db import Error
+from django.db import DataError, Error
 
 from .clock import from_now
 from .database import is_refusal
@@ -54,13 +54,16 @@ class UnreadableRow(UnclaimableRow):
 
 @contextmanager
 def reading(model: Any) -> Iterator[None]:
-    """Raise UnreadableRow for what a field raises, whatever that is, and for refused values."""
+    """Raise UnreadableRow for what a field raises, whatever that is, or the driver about a value.
+
+    What is wrong with the statement or the server is about no row.
+    """
     try:
         yield
     except UnclaimableRow:
         raise
     except Exception as error:
-        if isinstance(error, Error) and not is_refusal(error):
+        if isinstance(error, Error) and not isinstance(error, DataError):
             raise
         raise UnreadableRow(model, {}, error) from error
 

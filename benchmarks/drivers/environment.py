@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -12,7 +11,6 @@ DATABASE_VARIABLE = "BENCHMARKS_DATABASE"
 BROKER_VARIABLE = "BENCHMARKS_BROKER"
 QUEUE_VARIABLE = "BENCHMARKS_QUEUE"
 CONFIG_VARIABLE = "BENCHMARKS_JAIMINHO_CONFIG"
-OPTIONS_VARIABLE = "BENCHMARKS_DATABASE_OPTIONS"
 LEDGER_VARIABLE = "BENCHMARKS_LEDGER"
 
 TASK = "benchmarks.nothing"
@@ -74,5 +72,4 @@ def _database(conninfo: str) -> dict[str, Any]:
         "HOST": parts.get("host", ""),
         "PORT": parts.get("port", ""),
         "CONN_MAX_AGE": 600,
-        "OPTIONS": json.loads(os.environ.get(OPTIONS_VARIABLE, "{}")),
     }

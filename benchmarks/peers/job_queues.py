@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from ..drivers import environment
 from .kinds import MANAGE, Peer, Worker
 
 OUR_QUEUES = "parviraptor_celery"
@@ -13,19 +12,14 @@ PROCRASTINATE = ("-m", "benchmarks.drivers.procrastinate_queue", "work")
 # A worker asks nobody who else is there: it starts faster, and leaves nothing on a shared broker.
 ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "WARNING")
 
-PREPARED = {
-    environment.OPTIONS_VARIABLE: json.dumps({"server_side_binding": True, "prepare_threshold": 5})
-}
-
 
 def celery(app: str, children: int, *more: str) -> tuple[str, ...]:
     """Return the command of a prefork worker with that many children."""
     return ("-m", "celery", "-A", app, "worker", "-c", str(children), *ALONE, *more)
 
 
-def ours(label: str, children: int, *, prepared: bool = True) -> Worker:
-    command = celery("benchmarks.drivers.job_queue", children)
-    return Worker(label, command, environment=PREPARED if prepared else {})
+def ours(label: str, children: int) -> Worker:
+    return Worker(label, celery("benchmarks.drivers.job_queue", children))
 
 
 def plain(label: str, children: int, prefetch: int, processes: int = 1) -> Worker:
@@ -51,10 +45,7 @@ QUEUE_PEERS = (
         workers={
             "queue-independent": (ours("-c 1", 1), ours("-c 2, two processes", 2)),
             "queue-lanes": (ours("-c 2, two processes", 2),),
-            "queue-one-lane": (
-                ours("-c 1, prepared statements", 1),
-                ours("-c 1, Django's default options", 1, prepared=False),
-            ),
+            "queue-one-lane": (ours("-c 1", 1),),
             "queue-latency": (ours("-c 1", 1),),
             "queue-backlog": (ours("-c 1", 1), ours("-c 2", 2)),
         },

@@ -34,8 +34,6 @@ class Worker:
     processes: int = 1
     """So many of them side by side; a Celery worker with `-c 2` is one of them."""
 
-    environment: Mapping[str, str] = field(default_factory=dict)
-
 
 @dataclass(frozen=True)
 class Peer:

@@ -55,6 +55,9 @@ class Path:
     engines: str = "SPM"
     """On which it is gone by default: SQLite, PostgreSQL, MariaDB. What they share one will do."""
 
+    meanwhile: Callable[[Any], None] = lambda world: None
+    """What somebody else does right after, before anybody recovers anything."""
+
     expected: dict[str, Any] = field(default_factory=dict)
     """What the world is told of what has to come of it."""
 
@@ -216,6 +219,7 @@ def go(path: Path, world: World, fault: Fault | None) -> tuple[Child, list[str]]
     world.note_arranged()
     child = world.act(path, fault)
     world.note_left(child)
+    path.meanwhile(world)
     world.recover()
     return child, list(world.problems(path, child, fault))
 

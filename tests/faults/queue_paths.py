@@ -14,16 +14,27 @@ from django.db import OperationalError, transaction
 
 from parviraptor_celery import cleanup, sweep, tasks
 from parviraptor_celery.clock import from_now, local_now
-from parviraptor_celery.exceptions import DeferJob, IgnoreJob
+from parviraptor_celery.database import alone
+from parviraptor_celery.exceptions import DeferJob, DuplicateUniqueKey, IgnoreJob
 from parviraptor_celery.kicks import PROCESS
 from parviraptor_celery.models import Tick
 from tests.faults.crashes import Path, World
 from tests.faults.forks import Child, Fault, Way
 from tests.faults.history import History
 from tests.faults.steps import Step
-from tests.testapp.models import AtomicJob, FifoJob, FreeJob, Note
+from tests.testapp.models import (
+    AtomicJob,
+    FifoJob,
+    FreeJob,
+    HoldJob,
+    LaneJob,
+    Note,
+    SquashJob,
+    StrictJob,
+)
 
 OPEN = ("NEW", "DEFERRED", "PROCESSING")
+KEY, HOURS = "nightly", timedelta(hours=9)
 
 
 class QueueWorld(World):
@@ -74,11 +85,21 @@ class QueueWorld(World):
             self.ledger.note("broke", name, lane)
             job.update_job_for_being_resumed()
             return
+        if word == "meet" and is_first:
+            self._put_back_the_other(job)
+            self.ledger.note("broke", name, lane)
+            job.raise_temporary_failure("met another")
         self.ledger.note("ended", name, lane)
         if word == "fail":
             raise ValueError("wrong")
         if word == "ignore":
             raise IgnoreJob("never mind")
+
+    def _put_back_the_other(self, job: Any) -> None:
+        """Be the worker of the other job with the same key, which is to wait for hours."""
+        others = self.rows.filter(unique_key=KEY, status="PROCESSING").exclude(pk=job.pk)
+        for other in alone(self.using, lambda: list(others.all())):
+            other.put_back(run_after=from_now(HOURS))
 
     def deliver(self) -> None:
         """Be the worker that takes every message, and those that this makes."""
@@ -134,6 +155,8 @@ class QueueWorld(World):
         for together in path.expected.get("together", ()):
             if len(present := together & set(jobs)) not in (0, len(together)):
                 yield f"of one transaction only {sorted(present)} is there"
+        if (rivals := path.expected.get("one_of")) and len(rivals & set(jobs)) != 1:
+            yield f"of {sorted(rivals)}, who share a key, {sorted(rivals & set(jobs))} are there"
         ends, errors = path.expected.get("ends", {}), path.expected.get("errors", {})
         if self._is_undone(path, jobs):
             ends = path.expected["undone"]
@@ -174,6 +197,9 @@ class QueueWorld(World):
         is_done, left = path.expected.get("is_done"), self.left
         if is_done and (unfinished := [name for name in left if left[name] in ("NEW", "DEFERRED")]):
             yield f"it ended before {unfinished} had their turn"
+        for name in path.expected.get("had_turn", ()):
+            if left[name] in OPEN:
+                yield f"{name} was left to a sweep: it is {left[name]}"
         if leased := [name for name in left if left[name] == "PROCESSING"]:
             yield f"it left {leased} to wait for the end of a lease"
         for complaint in child.complaints:
@@ -226,6 +252,42 @@ def expired(*scripts: str, deaths: int = 0) -> Callable[[QueueWorld], None]:
     return arrange
 
 
+def one_key_in_two_lanes(script: str) -> Callable[[QueueWorld], None]:
+    """In one lane a job with a key runs, and one waits behind it; in another one has its key."""
+
+    def arrange(world: QueueWorld) -> None:
+        world.enqueue("older", shop="a", unique_key=KEY)
+        older = world.rows.get()
+        assert older.claim()
+        world.rows.filter(pk=older.pk).update(
+            begun_at=None
+        )  # should it be rescued, it costs nothing
+        [newer] = world.enqueue(script, shop="b", unique_key=KEY)
+        world.enqueue("behind", shop="a")
+        world.kicks[:] = [kick for kick in world.kicks if newer.lane in kick["lanes"]]
+
+    return arrange
+
+
+def one_key_and_a_death(world: QueueWorld) -> None:
+    """The same, but the second one's worker died long ago, and the first one waits for hours."""
+    one_key_in_two_lanes("newer")(world)
+    older, newer = world.rows.filter(unique_key=KEY).order_by("id")
+    assert newer.claim()
+    past = from_now(-timedelta(minutes=5))
+    world.rows.filter(pk=newer.pk).update(lease_until=past)
+    assert older.put_back(run_after=from_now(HOURS))
+    world.kicks.clear()
+
+
+def held(world: QueueWorld) -> None:
+    """Under ``HOLD_LANE`` jobs wait behind a failed one."""
+    world.enqueue("a", "b", "c")
+    first = world.rows.order_by("id")[0]
+    world.rows.filter(pk=first.pk).update(status="FAILED", error_message="wrong")
+    world.kicks.clear()
+
+
 def old(world: QueueWorld) -> None:
     """Jobs are done; all but the last are old."""
     world.enqueue("a", "b", "c", "new")
@@ -241,6 +303,16 @@ def old(world: QueueWorld) -> None:
 def enqueue(*scripts: str) -> Callable[[QueueWorld], None]:
     def act(world: QueueWorld) -> None:
         world.enqueue(*scripts)
+
+    return act
+
+
+def enqueue_with_key(script: str) -> Callable[[QueueWorld], None]:
+    """Enqueue a job unless its key is taken."""
+
+    def act(world: QueueWorld) -> None:
+        with contextlib.suppress(DuplicateUniqueKey):
+            world.enqueue(script, unique_key=KEY)
 
     return act
 
@@ -268,10 +340,18 @@ def retry(world: QueueWorld) -> None:
     world.rows.order_by("id")[0].retry()
 
 
+def delete(world: QueueWorld) -> None:
+    world.rows.order_by("id")[0].delete()
+
+
 def sweep_and_work(world: QueueWorld) -> None:
     sweep.rescue(world.queue, world.using)
     sweep.kick_waiting(world.queue, world.using)
     world.deliver()
+
+
+def rescue_only(world: QueueWorld) -> None:
+    sweep.rescue(world.queue, world.using)
 
 
 def sweep_only(world: QueueWorld) -> None:
@@ -296,7 +376,7 @@ class QueuePath(Path):
 
 
 def _path(name: str, arrange: Any, act: Any, least: int, **options: Any) -> QueuePath:
-    fields = {"queue", "goes_on", "engines"} & set(options)
+    fields = {"queue", "goes_on", "engines", "meanwhile"} & set(options)
     known = {field: options.pop(field) for field in fields}
     return QueuePath(name, arrange, act, least, **known, expected=options)
 
@@ -313,15 +393,15 @@ PATHS = [
         "enqueue-free", nothing, enqueue("a", "b"), 7, queue=FreeJob, together=[AB], engines="P"
     ),
     _of_callers("savepoint", nothing, enqueue_and_change_ones_mind, 8, engines="P"),
-    _path("hand-off", waiting("a", "b", "c"), work, 13, is_done=True),
-    _path("pool", waiting("a", "b", "c"), work, 18, queue=FreeJob, is_done=True),
-    _path("atomic", waiting("a", "b"), work, 16, queue=AtomicJob, is_done=True),
-    _path("back-off", waiting("a:temporary", "b"), work, 7, errors={"a": 1}, engines="PM"),
+    _path("hand-off", waiting("a", "b", "c"), work, 12, is_done=True),
+    _path("pool", waiting("a", "b", "c"), work, 14, queue=FreeJob, is_done=True),
+    _path("atomic", waiting("a", "b"), work, 15, queue=AtomicJob, is_done=True),
+    _path("back-off", waiting("a:temporary", "b"), work, 6, errors={"a": 1}, engines="PM"),
     _path(
         "back-off-free",
         waiting("a:temporary", "b"),
         work,
-        16,
+        13,
         queue=FreeJob,
         errors={"a": 1},
         engines="P",
@@ -330,7 +410,7 @@ PATHS = [
         "failure",
         waiting("a:fail", "b", "c"),
         work,
-        12,
+        11,
         never={"b", "c"},
         ends=dict.fromkeys("abc", "FAILED"),
         is_done=True,
@@ -358,7 +438,7 @@ PATHS = [
         undone=dict.fromkeys("abc", "FAILED"),
         engines="PM",
     ),
-    _of_callers("rescue", expired("a", "b"), sweep_and_work, 23, deaths={"a": 1}, engines="P"),
+    _of_callers("rescue", expired("a", "b"), sweep_and_work, 22, deaths={"a": 1}, engines="P"),
     _of_callers(
         "third-death",
         expired("a", "b", deaths=2),
@@ -371,4 +451,62 @@ PATHS = [
     ),
     _of_callers("sweep", expired("a", "b"), sweep_only, 20, deaths={"a": 1}, engines="P"),
     _of_callers("clean", old, clean, 4, may_go=ABC, engines="P"),
+    _of_callers(
+        "strict",
+        nothing,
+        enqueue("a", "b"),
+        6,
+        queue=StrictJob,
+        meanwhile=enqueue("c"),
+        together=[AB],
+    ),
+    _path(
+        "squash",
+        waiting("a", "b", "c"),
+        work,
+        10,
+        queue=SquashJob,
+        never=AB,
+        ends=dict.fromkeys("ab", "SQUASHED"),
+        is_done=True,
+    ),
+    _of_callers(
+        "key",
+        nothing,
+        enqueue_with_key("a"),
+        6,
+        meanwhile=enqueue_with_key("b"),
+        one_of=AB,
+    ),
+    _path(
+        "key-comes-back",
+        one_key_in_two_lanes("newer:meet"),
+        work,
+        18,
+        queue=LaneJob,
+        never={"older"},
+        ends={"older": "SQUASHED"},
+        errors={"newer": 1},
+        had_turn=["behind"],
+    ),
+    _of_callers(
+        "key-is-rescued",
+        one_key_and_a_death,
+        rescue_only,
+        10,
+        queue=LaneJob,
+        never={"older"},
+        ends={"older": "SQUASHED"},
+        deaths={"newer": 1},
+    ),
+    _of_callers(
+        "delete",
+        held,
+        delete,
+        4,
+        queue=HoldJob,
+        may_go={"a"},
+        never={"a"},
+        undone={"a": "FAILED", "b": "NEW", "c": "NEW"},
+    ),
 ]

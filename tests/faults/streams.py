@@ -46,7 +46,7 @@ class Streams(World):
     in_order: Callable[[str], None]
 
     def prepare(self, patch: pytest.MonkeyPatch) -> None:
-        for module in ("models", "execution"):  # a pause that is diced could be none
+        for module in ("backoff", "execution"):  # a pause that is diced could be none
             patch.setattr(f"jaiminho_celery.{module}.full_jitter", lambda *_, **__: PAUSE)
         patch.setattr(registry, "_functions", dict(registry._functions))
         self.on_commit = save_to_outbox(using=self.using, name="tests.schedules.hook")(self._call)

@@ -99,13 +99,30 @@ class TestEnqueueing:
     def test_one_job_of_a_lane(self, using: str, published: list[Any]) -> None:
         with counted(using, published) as cost:
             LaneJob.enqueue(using=using)
-        expect(cost, statements=2, commits=1, messages=1)
+        # PostgreSQL's INSERT tells that nobody is there; the others are asked after the commit.
+        expect(cost, by_engine(using, 1, 2, 2), commits=1, messages=1)
 
     def test_one_independent_job(self, using: str, published: list[Any]) -> None:
         FreeJob.enqueue(using=using)
         with counted(using, published) as cost:
             FreeJob.enqueue(using=using)
-        expect(cost, statements=2, commits=1, messages=1)
+        expect(cost, by_engine(using, 1, 2, 2), commits=1, messages=1)
+
+    def test_in_a_transaction_the_look_comes_after_the_commit(
+        self, using: str, published: list[Any]
+    ) -> None:
+        for queue in (LaneJob, FreeJob):
+            with counted(using, published) as cost, transaction.atomic(using=using):
+                queue.enqueue(using=using, **({"shop": "new"} if queue is LaneJob else {}))
+            expect(cost, statements=2, commits=1, messages=1)
+
+    def test_behind_a_backlog_an_independent_job_is_kicked_by_nobody(
+        self, using: str, published: list[Any]
+    ) -> None:
+        FreeJob.enqueue_many([FreeJob() for _ in range(10)], using=using)
+        with counted(using, published) as cost:
+            FreeJob.enqueue(using=using)
+        expect(cost, statements=2, commits=1, messages=0)
 
     def test_behind_one_that_waits_it_is_kicked_by_nobody(
         self, using: str, published: list[Any]
@@ -140,9 +157,10 @@ class TestWorkingOff:
         [lane] = lanes(1, JOBS)
         with counted(using, published) as cost:
             assert run_lanes(LaneJob, using, [lane], Budget.endless()).rows == JOBS
-        # The first look and claim, and the looks at both kinds of what waits in the end. On the
-        # others each job but the last has a look, a lock (not SQLite), an end and a claim.
-        statements = by_engine(using, JOBS + 4, 4 * (JOBS - 1) + 7, 3 * (JOBS - 1) + 7)
+        # The first look and claim (PostgreSQL: in one), and the looks at both kinds of what waits
+        # in the end. On the others each job but the last has a look, a lock (not SQLite), an end
+        # and a claim.
+        statements = by_engine(using, JOBS + 3, 4 * (JOBS - 1) + 7, 3 * (JOBS - 1) + 7)
         expect(cost, statements, commits=JOBS + 1, messages=0)
         if using == "postgresql":
             assert not [sql for sql in cost.sql if sql.startswith(("BEGIN", "COMMIT"))]
@@ -151,7 +169,7 @@ class TestWorkingOff:
         names = lanes(100, 2)
         with counted(using, published) as cost:
             assert run_lanes(LaneJob, using, names, Budget.endless()).rows == 200
-        per_lane = by_engine(using, 6, 11, 10)
+        per_lane = by_engine(using, 5, 11, 10)
         expect(cost, per_lane * 100, commits=300, messages=0)
 
     def test_an_independent_batch(self, using: str, published: list[Any]) -> None:
@@ -161,17 +179,19 @@ class TestWorkingOff:
         with counted(using, published) as cost:
             assert run_pool(FreeJob, using, Budget.endless()).rows == JOBS
         # Batches of 10, 20 and 20, and a look that finds nothing: each in a transaction, in which
-        # the first of the batch begins.
-        expect(cost, by_engine(using, JOBS + 15, 2 * JOBS + 12, 2 * JOBS + 12), JOBS + 4, 0)
+        # the first of the batch begins; but PostgreSQL takes the first batch by one statement.
+        expect(cost, by_engine(using, JOBS + 12, 2 * JOBS + 12, 2 * JOBS + 12), JOBS + 4, 0)
         if using == "postgresql":
-            assert sum(sql.startswith("BEGIN") for sql in cost.sql) == 4, str(cost)
+            assert sum(sql.startswith("BEGIN") for sql in cost.sql) == 3, str(cost)
 
     def test_an_atomic_queue(self, using: str, published: list[Any], lanes: Any) -> None:
         names = lanes(1, JOBS, AtomicJob)
         with counted(using, published) as cost:
             assert run_lanes(AtomicJob, using, names, Budget.endless()).rows == JOBS
         # The look for the next, the claim, and the end together with what the body writes.
-        expect(cost, statements=3 * JOBS + 2, commits=2 * JOBS, messages=0)
+        # On PostgreSQL the first look is the claim, too.
+        statements = 3 * JOBS + by_engine(using, 1, 2, 2)
+        expect(cost, statements, commits=2 * JOBS, messages=0)
 
     def test_a_temporary_failure(
         self, using: str, published: list[Any], lanes: Any, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +201,7 @@ class TestWorkingOff:
         with counted(using, published) as cost:
             assert run_lanes(LaneJob, using, [lane], Budget.endless()).rows == 1
         # Look, claim, put back; and the look at both kinds of what waits.
-        expect(cost, statements=5, commits=2, messages=0)
+        expect(cost, by_engine(using, 4, 5, 5), commits=2, messages=0)
 
 
 class TestForNothing:
@@ -190,20 +210,22 @@ class TestForNothing:
         run_lanes(LaneJob, using, [lane], Budget.endless())
         with counted(using, published) as cost:
             run_lanes(LaneJob, using, [lane], Budget.endless())
-        expect(cost, statements=2, commits=0, messages=0)
+        # On PostgreSQL the first look may claim, and counts as a commit, though it writes nothing.
+        expect(cost, statements=2, commits=by_engine(using, 1, 0, 0), messages=0)
 
     def test_a_kick_of_a_running_lane(self, using: str, published: list[Any], lanes: Any) -> None:
         [lane] = lanes(1, 2)
         assert LaneJob.rows(using).candidate(lane, "NEW").claim()
         with counted(using, published) as cost:
             run_lanes(LaneJob, using, [lane], Budget.endless())
-        expect(cost, statements=1, commits=0, messages=0)
+        expect(cost, statements=1, commits=by_engine(using, 1, 0, 0), messages=0)
 
     def test_a_kick_of_an_empty_independent_queue(self, using: str, published: list[Any]) -> None:
         run_pool(FreeJob, using, Budget.endless())
         with counted(using, published) as cost:
             run_pool(FreeJob, using, Budget.endless())
-        expect(cost, statements=3, commits=1, messages=0)
+        # On PostgreSQL the first looks may claim by themselves; the last one has a transaction.
+        expect(cost, by_engine(using, 2, 3, 3), commits=by_engine(using, 2, 1, 1), messages=0)
 
     @pytest.mark.parametrize("queue", [LaneJob, FreeJob])
     def test_a_sweep_of_an_empty_queue(self, using: str, published: list[Any], queue: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import Error, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from jaiminho_celery import registry as outbox_registry
@@ -58,7 +59,10 @@ def test_rows_that_can_not_be_read_are_not_quoted(using: str) -> None:
         first, second, _ = queue.rows(using).order_by("id").values_list("pk", flat=True)
         queue.rows(using).filter(pk=first).update(script=PAYLOAD)
         queue.rows(using).filter(pk=second).update(
-            script=PAYLOAD, status="PROCESSING", lease_until=timezone.now() - timedelta(1)
+            script=PAYLOAD,
+            status="PROCESSING",
+            running_lane=F("lane"),
+            lease_until=timezone.now() - timedelta(1),
         )
     with listening() as lines:
         sweep.sweep_all(force=True)

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from parviraptor_celery import kicks
-from tests.testapp.models import FreeJob, LaneJob
+from tests.testapp.models import FreeJob, HoldJob, LaneJob
 
 Kicks = list[tuple[str, dict[str, Any]]]
 
@@ -137,3 +137,17 @@ def test_more_due_times_than_a_few_are_left_to_the_sweep(using: str, kicked: Kic
     assert len(countdowns) == kicks.BACKLOG
     assert countdowns == sorted(countdowns)
     assert countdowns[0] <= 20
+
+
+@pytest.mark.parametrize("verb", ["ignore", "retry", "cancel"])
+def test_a_decision_after_an_enqueue_in_one_transaction_still_wakes_its_lane(
+    using: str, kicked: Kicks, verb: str
+) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    holder = {"run_after": later} if verb == "cancel" else {"status": "FAILED"}
+    HoldJob.rows(using).bulk_create([HoldJob(**holder), HoldJob()])
+    first, _ = HoldJob.rows(using).order_by("id")
+    with transaction.atomic(using=using):
+        HoldJob.enqueue(using=using)  # behind one that waits, so it needs no kick by itself
+        getattr(first, verb)()
+    assert [about["lanes"] for _, about in kicked] == [[first.lane]]

@@ -244,3 +244,23 @@ def _plan_of_the_head(using: str) -> str:
 def _threads_are_gone() -> Iterator[None]:
     yield
     assert not [t for t in threading.enumerate() if "ThreadPoolExecutor" in t.name]
+
+
+@pytest.mark.parametrize("way", ["save", "save some", "update"])
+def test_a_status_that_is_set_by_hand_is_the_last_transition(using: str, way: str) -> None:
+    """The cleaner goes by it: what was set aside by hand is not old at once."""
+    long_ago = timezone.now() - timedelta(days=30)
+    job = LaneJob.enqueue(using=using)
+    LaneJob.rows(using).filter(pk=job.pk).update(modification_date=long_ago)
+    job = LaneJob.rows(using).get(pk=job.pk)
+    if way == "update":
+        LaneJob.rows(using).filter(pk=job.pk).update(status="PROCESSED")
+    else:
+        job.status = "PROCESSED"
+        job.save(**({} if way == "save" else {"update_fields": ["status"]}))
+    job.refresh_from_db()
+    assert job.status == "PROCESSED"
+    assert timezone.now() - job.modification_date < timedelta(minutes=5)
+    job.save()
+    LaneJob.rows(using).filter(pk=job.pk).update(status="FAILED", modification_date=long_ago)
+    assert LaneJob.rows(using).get(pk=job.pk).modification_date.date() == long_ago.date()

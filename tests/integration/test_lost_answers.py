@@ -77,3 +77,14 @@ def test_an_outcome_is_not_recorded_that_somebody_else_has_written(using: str) -
         assert other.rest("PROCESSED")
     assert not run.settle_again()
     assert not run.is_recorded
+
+
+def test_a_job_that_has_given_way_to_a_newer_one_with_its_key_knows_by_whom(using: str) -> None:
+    job = FreeJob.enqueue(using=using, unique_key="nightly")
+    assert job.claim()
+    unheard = FreeJob.rows(using).get()
+    newer = FreeJob.enqueue(using=using, unique_key="nightly")
+    assert not job._has_come_back("NEW", {})
+    assert unheard.put_back()
+    assert job._has_come_back("NEW", {})
+    assert (job.status, job.error_message) == ("SQUASHED", f"superseded by job {newer.pk}")

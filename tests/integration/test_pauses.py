@@ -160,6 +160,8 @@ def test_of_a_pause_between_look_and_claim_one_job_may_run_and_no_other(
     lane = queue.rows(using).first().lane
 
     class Feed(JobLaneFeed):
+        is_first = False  # so that PostgreSQL looks and claims in two steps, too
+
         def candidate(self) -> Any:
             found = super().candidate()
             queue.pause(using=using)  # has committed before the claim begins

@@ -67,6 +67,11 @@ def prepared(using: str) -> list[str]:
         return [row[0] for row in cursor.fetchall()]
 
 
+def prepares(using: str) -> bool:
+    """Return whether the library prepares its statements in this session."""
+    return sessions._sessions[connections[using].connection].prepares
+
+
 def processed(queue: Any, using: str) -> int:
     return int(queue.rows(using).filter(status="PROCESSED").count())
 
@@ -87,7 +92,7 @@ def test_queries_of_the_project_are_not(fresh: str) -> None:
 
 def test_a_session_that_runs_few_statements_is_not_asked(fresh: str) -> None:
     run(FifoJob, fresh, 2)
-    assert not any(known.prepares for known in sessions._sessions.values())
+    assert not prepares(fresh)
 
 
 def test_nothing_is_prepared_when_that_is_switched_off(fresh: str, settings: Any) -> None:
@@ -162,7 +167,7 @@ class TestBehindAPooler:
 
     def test_nothing_is_prepared(self, pooled: str) -> None:
         assert run(FifoJob, pooled) == ENOUGH
-        assert not any(known.prepares for known in sessions._sessions.values())
+        assert not prepares(pooled)
         assert prepared(pooled) == []
 
     def test_an_unnoticed_one_costs_a_repetition_and_fails_no_job(

@@ -149,6 +149,7 @@ class AHandOff(Lanes):
 
     def claim_what_was_seen(self) -> None:
         feed = JobLaneFeed(self.queue.rows(self.using), self.old_look.lane)
+        feed.is_first = False  # so that PostgreSQL looks and claims in two steps, too
         looks = iter([self.old_look])
         look_again = feed.candidate
         feed.candidate = lambda: next(looks, None) or look_again()  # type: ignore[method-assign]

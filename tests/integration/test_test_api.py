@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
@@ -226,7 +227,8 @@ def test_an_earlier_job_that_waited_for_one_that_came_late_is_noticed() -> None:
 
 def test_the_names_of_the_queues_and_static_fields_are_on_the_class() -> None:
     case = make_test_case(Entries, job_classes_to_ignore=_others(), maxDiff=None)
-    assert set(case.queues) == {queue.__name__ for queue in COVERED}  # type: ignore[attr-defined]
+    as_defined = [model.__name__ for model in apps.get_models() if model in COVERED]
+    assert case.queues == as_defined  # type: ignore[attr-defined]
     assert case.maxDiff is None
     assert issubclass(case, unittest.TestCase)
 
@@ -238,3 +240,28 @@ def test_a_missing_method_of_the_factory_is_named() -> None:
 
 def test_what_is_public_is_there() -> None:
     assert all(hasattr(kit, name) for name in kit.__all__)
+
+
+@pytest.mark.django_db
+class TestEntriesOfTwoQueuesWithOneName:
+    def test_an_entry_of_another_queue_is_refused(self) -> None:
+        class Mistaken(JobEntryFactory):
+            def create_fifo_job(self) -> list[LaneJob]:
+                return [LaneJob()]
+
+        with pytest.raises(
+            TypeError, match=r"wanted were those of testapp.FifoJob.*create_testapp"
+        ):
+            Mistaken().create(FifoJob)
+        assert not FifoJob.objects.exists()
+
+    def test_the_method_may_name_the_app(self) -> None:
+        class Entries(JobEntryFactory):
+            def create_fifo_job(self) -> list[FifoJob]:
+                raise AssertionError("that of the app goes first")
+
+            def create_testapp_fifo_job(self) -> list[FifoJob]:
+                return [FifoJob()]
+
+        Entries().create(FifoJob)
+        assert FifoJob.objects.count() == 1

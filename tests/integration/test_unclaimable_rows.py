@@ -24,7 +24,7 @@ from tests.testapp import outbox as functions
 from tests.testapp.models import FreeJob, LaneJob, PickyFreeJob, PickyLaneJob
 from tests.unit.jobs import received
 
-PAST_ALL_COUNTS = {"sqlite": 2**63 - 1, "postgresql": 2**31 - 1, "mysql": 2**32 - 1}
+PAST_ALL_COUNTS = {"sqlite": 2**63 - 1, "postgresql": 2**31 - 1, "mysql": 2**31 - 1}
 """The last attempt that each engine stores: no claim can be counted after it."""
 
 

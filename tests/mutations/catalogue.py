@@ -14,6 +14,7 @@ from . import (
     queues,
     rigs,
     sessions,
+    wakes,
 )
 
 MUTATIONS = [
@@ -21,6 +22,7 @@ MUTATIONS = [
     *lanes.MUTATIONS,
     *queues.MUTATIONS,
     *sessions.MUTATIONS,
+    *wakes.MUTATIONS,
     *pages.MUTATIONS,
     *outbox.MUTATIONS,
     *messages.MUTATIONS,

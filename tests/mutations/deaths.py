@@ -143,4 +143,32 @@ MUTATIONS = [
         "    return True",
         "tests/integration/test_reconnect.py",
     ),
+    Mutation(
+        "deaths-see-a-key-that-came-back",
+        "parviraptor_celery/keyed.py",
+        "in_transaction(self.alias, take, again=take_again)",
+        "in_transaction(self.alias, take)",
+        f"{DEATHS}[postgresql-key-comes-back]",
+    ),
+    Mutation(
+        "deaths-see-who-is-not-woken",
+        "parviraptor_celery/keyed.py",
+        "            if is_done and freed:",
+        "            if False:",
+        f"{DEATHS}[sqlite-key-comes-back]",
+    ),
+    Mutation(
+        "deaths-see-two-with-one-key",
+        "parviraptor_celery/keys.py",
+        "        return key\n",
+        "        return None\n",
+        f"{DEATHS}[sqlite-key]",
+    ),
+    Mutation(
+        "deaths-see-what-is-not-squashed",
+        "parviraptor_celery/dispatch.py",
+        "if not row.SQUASH_WAITING_JOBS or row.status != JobStatus.NEW:",
+        "if True:",
+        f"{DEATHS}[sqlite-squash]",
+    ),
 ]

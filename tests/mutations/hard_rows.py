@@ -28,9 +28,9 @@ MUTATIONS = [
     ),
     Mutation(
         "unreadable-in-a-pool",
-        "parviraptor_celery/pool_feed.py",
-        "        with reading(self.rows.model):",
-        "        if True:",
+        "parviraptor_celery/leased.py",
+        "        with reading(self.model):\n            return list(",
+        "        if True:\n            return list(",
         UNCLAIMABLE,
     ),
     Mutation(
@@ -65,8 +65,8 @@ MUTATIONS = [
     Mutation(
         "date-of-a-head",
         "parviraptor_celery/leased.py",
-        "            if not is_refusal(error):\n                raise\n            seen",
-        "            raise\n            seen",
+        "        except DataError as error:",
+        "        except ZeroDivisionError as error:",
         UNCLAIMABLE,
     ),
     Mutation(

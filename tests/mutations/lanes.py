@@ -8,8 +8,79 @@ LANES = "tests/integration/test_lanes.py"
 POLICIES = "tests/integration/test_failure_policies.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
 IN_A_BODY = "tests/integration/test_dependent_fields_in_a_body.py"
+FIRST_CLAIMS = "tests/integration/test_first_claims.py"
 
 MUTATIONS = [
+    Mutation(
+        "first-claim-of-a-lane-that-runs",
+        "parviraptor_celery/first_claims.py",
+        "AND NOT is_paused AND NOT lane_is_running)",
+        "AND NOT is_paused)",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-while-paused",
+        "parviraptor_celery/first_claims.py",
+        "AND NOT is_paused AND NOT lane_is_running)",
+        "AND NOT lane_is_running)",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-behind-a-failed-job",
+        "parviraptor_celery/first_claims.py",
+        "WHERE is_due AND held_by IS NULL",
+        "WHERE is_due",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-before-its-time",
+        "parviraptor_celery/first_claims.py",
+        "WHERE is_due AND held_by IS NULL",
+        "WHERE held_by IS NULL",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-compares-both-kinds",
+        "parviraptor_celery/first_claims.py",
+        "AND NOT EXISTS (SELECT 1 FROM due)",
+        "AND true",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-passes-locked-rows",
+        "parviraptor_celery/first_claims.py",
+        " FOR UPDATE SKIP LOCKED",
+        " FOR UPDATE",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-lost-in-a-lane",
+        "parviraptor_celery/dispatch.py",
+        "again=lambda: first_claims.claim_head_again(self.rows, self.lane),",
+        "again=lambda: first_claims.claim_head(self.rows, self.lane),",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-lost-of-a-batch",
+        "parviraptor_celery/dispatch.py",
+        "again=lambda: first_claims.claim_batch_again(self.rows, limit),",
+        "again=lambda: first_claims.claim_batch(self.rows, limit),",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-claim-of-what-ran-already",
+        "parviraptor_celery/first_claims.py",
+        "if row is None or _has_begun(row):",
+        "if row is None:",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "first-batch-of-what-ran-already",
+        "parviraptor_celery/first_claims.py",
+        "for row in rows.held_here() if not _has_begun(row)]",
+        "for row in rows.held_here()]",
+        FIRST_CLAIMS,
+    ),
     Mutation(
         "fence",
         "parviraptor_celery/fencing.py",

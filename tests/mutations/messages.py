@@ -9,8 +9,30 @@ PARKING = "tests/integration/test_parking.py"
 WRONG = "tests/integration/test_wrong_messages.py"
 APPS = "tests/integration/test_apps.py"
 REFUSALS = "tests/integration/test_broker_refusals.py"
+ATTENDANCE = "tests/integration/test_attendance.py"
 
 MUTATIONS = [
+    Mutation(
+        "kick-after-somebodys-last-look",
+        "parviraptor_celery/kicks.py",
+        "        if self.is_unattended:\n            return False\n",
+        "        return not self.is_unattended\n",
+        ATTENDANCE,
+    ),
+    Mutation(
+        "unattended-only-when-inserted",
+        "parviraptor_celery/guarded.py",
+        "        self._is_unattended = False\n        if not raw",
+        "        if not raw",
+        ATTENDANCE,
+    ),
+    Mutation(
+        "unattended-as-the-insert-says",
+        "parviraptor_celery/guarded.py",
+        "found[1:] == (True,)",
+        "True",
+        ATTENDANCE,
+    ),
     Mutation(
         "eager-trampoline",
         "parviraptor_celery/broker.py",

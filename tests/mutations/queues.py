@@ -9,8 +9,23 @@ REASONS = "tests/integration/test_reasons.py"
 SQUASHING = "tests/integration/test_squashing.py"
 KEYS = "tests/integration/test_unique_keys.py"
 OUTCOMES = "tests/integration/test_outcomes.py"
+LANES = "tests/integration/test_lanes.py"
 
 MUTATIONS = [
+    Mutation(
+        "status-by-hand-is-dated",
+        "parviraptor_celery/guarded.py",
+        'if "status" in names and self.STAMP not in names:',
+        "if False:",
+        LANES,
+    ),
+    Mutation(
+        "status-of-many-is-dated",
+        "parviraptor_celery/querysets.py",
+        '            columns.setdefault("modification_date", now())',
+        "            pass",
+        LANES,
+    ),
     Mutation(
         "pause-of-a-lane",
         "parviraptor_celery/dispatch.py",
@@ -79,8 +94,8 @@ MUTATIONS = [
         "parviraptor_celery/decided.py",
         "kicks.on_commit(self, self.alias)\n"
         "            return self.move(JobStatus.IGNORED)\n\n"
-        "    @classmethod",
-        "return self.move(JobStatus.IGNORED)\n\n    @classmethod",
+        "    def delete(",
+        "return self.move(JobStatus.IGNORED)\n\n    def delete(",
         PAUSES,
     ),
     Mutation(

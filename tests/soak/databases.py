@@ -51,7 +51,7 @@ def terminate(number: int) -> None:
 def _options(kind: str) -> dict[str, Any]:
     if kind == "mariadb":
         return {"OPTIONS": {"isolation_level": "read committed", "charset": "utf8mb4"}}
-    return {"OPTIONS": {"server_side_binding": True, "prepare_threshold": 5}}
+    return {}
 
 
 def _on_the_server(url: str, statement: str) -> None:

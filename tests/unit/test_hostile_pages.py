@@ -49,7 +49,7 @@ def fill(model: Any, value: Callable[[str], str]) -> None:
         for name in texts_of(model):
             column = quote(model._meta.get_field(name).column)
             # What runs has its lane in a second column, and a CHECK compares the two.
-            which = "running_lane IS NULL" if name == "lane" else "1 = 1"
+            which = "lease_until IS NULL" if name == "lane" else "1 = 1"
             cursor.execute(f'UPDATE "{table}" SET {column} = %s WHERE {which}', [value(name)])
 
 

@@ -170,6 +170,22 @@ class TestOneJob:
         assert LaneJob.objects.get().status == "NEW"
         assert len(kicked()) == 1
 
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["the one", "the selected"])
+    def test_can_be_deleted_and_wakes_who_waited_behind(
+        self, admin_client: Client, kicked: Kicked, way: str
+    ) -> None:
+        later = LaneJob.objects.create(run_after=timezone.now() + timedelta(days=1))
+        LaneJob.objects.bulk_create([LaneJob()])
+        kicked()
+        if way == "the one":
+            admin_client.post(f"{LANES}{later.pk}/delete/", {"post": "yes"})
+        else:
+            data = {"action": "delete_selected", "_selected_action": later.pk, "post": "yes"}
+            admin_client.post(LANES, data)
+        assert LaneJob.objects.get().pk != later.pk
+        assert [about["lanes"] for _, about in kicked()] == [[later.lane]]
+
 
 class TestDeciding:
     @pytest.mark.parametrize("action", ["retry", "ignore", "cancel", "pause_lane", "resume_lane"])

@@ -185,6 +185,9 @@ def test_a_method_may_extend_a_verb_and_attributes_in_capitals_are_for_users(fou
         def save(self, *args: Any, **kwargs: Any) -> None:
             super().save(*args, **kwargs)
 
+        def delete(self, *args: Any, **kwargs: Any) -> Any:
+            return 0, {}  # as a queue does whose jobs are never to be deleted
+
         @classmethod
         def enqueue(cls, **fields: Any) -> Any:
             return super().enqueue(**{"shop": "a", **fields})
