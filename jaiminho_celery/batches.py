@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from parviraptor_celery.clock import now
-from parviraptor_celery.database import REFUSALS, alone, in_transaction, restore_autocommit
+from parviraptor_celery.database import REFUSALS, alone, in_transaction
 from parviraptor_celery.leases import heartbeat
 from parviraptor_celery.settling import settle_alone
 
@@ -104,7 +104,6 @@ def run(runs: list[Run], using: str) -> BatchRun:
     with heartbeat.keep(lambda: Event.keep_leases(events, using), settings.LEASE_SECONDS):
         for publish_many, opened_runs in _by_publisher(runs).items():
             _publish(publish_many, opened_runs)
-        restore_autocommit()
     return attempt
 
 

@@ -66,6 +66,13 @@ class LeaseRanOut(OutboxError):
         return self.__doc__ or ""
 
 
+class TransactionLeftOpen(OutboxError):
+    """The function left a transaction open; what it wrote there was rolled back."""
+
+    def __str__(self) -> str:
+        return self.__doc__ or ""
+
+
 class BadEventSignature(OutboxError):
     """The row is not what was signed when it was written."""
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from parviraptor_celery.backoff import full_jitter
 from parviraptor_celery.clock import from_now
-from parviraptor_celery.database import restore_autocommit
 from parviraptor_celery.fencing import one_more
 from parviraptor_celery.leases import heartbeat
+from parviraptor_celery.left_open import open_transactions, undo_left_open
 from parviraptor_celery.signals import tell
 from parviraptor_celery.texts import describe
 
@@ -22,6 +22,7 @@ from .exceptions import (
     BadEventSignature,
     LeaseRanOut,
     NotNow,
+    TransactionLeftOpen,
     UnknownFunction,
     UnknownReceiver,
     UnreadableEvent,
@@ -124,8 +125,10 @@ def run(event: Event, *, by_relay: bool, receiver: Any = None) -> Run:
     """
     attempt = Run(event, Published(), by_relay, payload={}, receiver=receiver)
     with heartbeat.keep(event.keep_lease, settings.LEASE_SECONDS):
+        transactions = open_transactions()
         _publish(attempt)
-        restore_autocommit()
+        if undo_left_open(transactions) and isinstance(attempt.outcome, Published):
+            attempt.outcome = outcome_of(TransactionLeftOpen())
     return attempt
 
 

@@ -38,11 +38,6 @@ def refuse_key(job: Any) -> None:
         )
 
 
-def refuse_lane(job: Any) -> None:
-    """Raise LaneChanged if what the lane of ``job`` depends on was changed."""
-    job._meta.get_field("lane").pre_save(job, add=False)
-
-
 def problems(job: Any) -> dict[str, str]:
     """Return what ``save()`` would refuse of ``job``, by the name of the field."""
     found = wrong_values(job, job.dependent_fields or ())

@@ -38,7 +38,8 @@ def run_queue(
     Raises:
         TimeoutError: there was no end to it.
         ImproperlyConfigured: several threads can't use a database in memory.
-        TransactionManagementError: several threads don't see what a transaction hasn't committed.
+        TransactionManagementError: several threads don't see what the caller's transaction, a
+            plain ``TestCase`` for example, has not committed.
     """
     if number_of_threads < 1:
         raise ValueError(f"number_of_threads is {number_of_threads}, and must be 1 at least.")
@@ -49,7 +50,7 @@ def run_queue(
             crew.work()
         else:
             _refuse_a_database_in_memory(crew.using)
-            _refuse_a_transaction(crew.using)
+            _refuse_a_transaction(crew.using, number_of_threads)
             _in_threads(crew, number_of_threads)
     return crew.rows
 
@@ -140,15 +141,6 @@ def _in_threads(crew: _Crew, number: int) -> None:
             worker.result()
 
 
-def _refuse_a_transaction(using: str) -> None:
-    if connections[using].in_atomic_block:
-        raise TransactionManagementError(
-            f"A transaction is open in {using!r}: workers in other threads see nothing of it. Let "
-            "the test be a TransactionTestCase (QueueTestCase is one; in pytest "
-            "django_db(transaction=True)), or use one thread."
-        )
-
-
 def _refuse_a_database_in_memory(using: str) -> None:
     connection: Any = connections[using]
     if connection.vendor == "sqlite" and connection.is_in_memory_db():
@@ -156,6 +148,15 @@ def _refuse_a_database_in_memory(using: str) -> None:
             f"The test database {using!r} is an SQLite database in memory, which several "
             f"threads can't write to. Let it be a file: "
             f'DATABASES["{using}"]["TEST"] = {{"NAME": "test.sqlite3"}}'
+        )
+
+
+def _refuse_a_transaction(using: str, number: int) -> None:
+    if connections[using].in_atomic_block:
+        raise TransactionManagementError(
+            f"{number} threads don't see what this one's transaction of {using!r} has not "
+            "committed. Use a QueueTestCase or TransactionTestCase rather than a TestCase (with "
+            "pytest: django_db(transaction=True)), or let number_of_threads be 1."
         )
 
 

@@ -74,40 +74,6 @@ def alone(using: str, statement: Callable[[], T], *, again: Callable[[], T] | No
     return _repeated(using, statement, again or statement)
 
 
-def restore_autocommit() -> None:
-    """Undo ``set_autocommit(False)`` that somebody else's code left behind in this thread.
-
-    What is written after it would never be committed.
-    """
-    for connection in connections.all(initialized_only=True):
-        is_open = connection.connection is not None and not connection.in_atomic_block
-        if is_open and not connection.get_autocommit():
-            connection.rollback()
-            connection.set_autocommit(True)
-
-
-def open_blocks() -> dict[str, int]:
-    """Return for each connection of this thread how many blocks of ``atomic()`` are open."""
-    return {
-        connection.alias: len(connection.savepoint_ids) + connection.in_atomic_block
-        for connection in connections.all(initialized_only=True)
-    }
-
-
-def undo_left_open(before: dict[str, int]) -> bool:
-    """Roll back what somebody else's code left open, since ``before``; return whether it had.
-
-    What is written after it would never be committed.
-    """
-    left = [alias for alias, depth in open_blocks().items() if depth > before.get(alias, 0)]
-    for alias in left:
-        connection = connections[alias]
-        if not before.get(alias, 0):
-            connection.in_atomic_block = False  # so that it closes; opened anew, it is in none
-            connection.close()
-    return bool(left)
-
-
 def is_transient(error: Exception) -> bool:
     """Return whether the same transaction may succeed when it is tried again."""
     if isinstance(error, InterfaceError):

@@ -16,16 +16,11 @@ from django.db.models.fields.files import FieldFile
 
 from . import signals, stopping
 from .conf import settings
-from .database import (
-    ATTEMPTS,
-    alone,
-    is_transient,
-    open_blocks,
-    restore_autocommit,
-    undo_left_open,
-)
+from .database import ATTEMPTS, alone, is_transient
 from .fencing import AT_REST
+from .lanes import dependents_of, refuse_another_lane
 from .leases import heartbeat
+from .left_open import open_transactions, undo_left_open
 from .models import AbstractJob
 from .outcomes import (
     CLOSED,
@@ -40,6 +35,7 @@ from .outcomes import (
     is_of_the_worker,
     outcome_of,
 )
+from .own_deletion import has_deleted_itself
 from .settlement import transition_of
 from .states import FailurePolicy, JobStatus
 from .texts import describe, describe_with_traceback
@@ -150,7 +146,7 @@ def _run_atomically(job: AbstractJob) -> Run:
 
     A deadlock or a serialization failure runs both again, at once, with the job as it was.
     """
-    before, blocks = _own_values(job), open_blocks()
+    before, transactions = _own_values(job), open_transactions()
     for attempt in range(1, ATTEMPTS + 1):
         finished, committed = Run(job, Processed()), list[bool]()
         try:
@@ -161,7 +157,9 @@ def _run_atomically(job: AbstractJob) -> Run:
                 is_closed = connections[job.alias].closed_in_transaction
                 if is_closed and isinstance(finished.outcome, Processed):
                     finished = Run(job, Failed(CLOSED))  # to try again would do the same
-                if not isinstance(finished.outcome, Processed) or not finished.settle():
+                if not isinstance(finished.outcome, Processed):
+                    raise _Undo
+                if not finished.settle() and not _has_deleted_itself(job, transactions):
                     raise _Undo
         except _Undo:
             pass
@@ -176,7 +174,7 @@ def _run_atomically(job: AbstractJob) -> Run:
                 continue
             finished.refuse(error)
             finished.is_settled = False
-        undo_left_open(blocks)
+        undo_left_open(transactions)
         if job.is_handed_back:
             _hand_back_again(job)
         elif not finished.is_settled:
@@ -200,6 +198,13 @@ def _may_pass(error: Exception) -> bool:
     return is_transient(error) and not isinstance(error, InterfaceError)
 
 
+def _has_deleted_itself(job: AbstractJob, transactions: dict[str, int]) -> bool:
+    has_done_so = has_deleted_itself(job, is_enclosed=bool(transactions.get(job.alias)))
+    if has_done_so:
+        job.pk = None  # as delete() of a model leaves it
+    return has_done_so
+
+
 def _is_committed_after_all(job: AbstractJob) -> bool:
     """Return whether body and completion are there, though their COMMIT was never answered."""
     return alone(job.alias, lambda: job.has_come_to(JobStatus.PROCESSED))
@@ -219,14 +224,15 @@ class _Undo(Exception):
 
 
 def _run_body(job: AbstractJob, *, reraise_transient: bool = False) -> Run:
-    before, blocks = _own_values(job), open_blocks()
-    with _running_here(job):
+    before, transactions = _own_values(job), open_transactions()
+    with _running_here(job, before):
         outcome = _outcome_of(job, reraise_transient)
-    if undo_left_open(blocks):
+    if undo_left_open(transactions) and isinstance(outcome, Processed):
         outcome = Failed(LEFT_OPEN)
-    restore_autocommit()
     finished = Run(job, outcome)
     try:
+        if not isinstance(outcome, Failed):
+            refuse_another_lane(job, before)
         finished.changes = _changes(job, before)
     except Exception as error:
         finished.refuse(error)
@@ -241,7 +247,8 @@ def _changes(job: AbstractJob, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_values(job: AbstractJob) -> dict[str, Any]:
-    return {field.attname: _copied(getattr(job, field.attname)) for field in job.own_fields()}
+    own = {field.attname: _copied(getattr(job, field.attname)) for field in job.own_fields()}
+    return own | dependents_of(job)
 
 
 def _copied(value: Any) -> Any:
@@ -250,7 +257,7 @@ def _copied(value: Any) -> Any:
 
 
 def _restore(job: AbstractJob, values: dict[str, Any]) -> None:
-    job.status = JobStatus.PROCESSING
+    job.pk, job.status = job.claimed_pk, JobStatus.PROCESSING
     for name, value in values.items():
         setattr(job, name, copy.deepcopy(value))
 
@@ -272,7 +279,8 @@ def _outcome_of(job: AbstractJob, reraise_transient: bool) -> Outcome:
 
 
 @contextmanager
-def _running_here(job: AbstractJob) -> Iterator[None]:
+def _running_here(job: AbstractJob, before: dict[str, Any]) -> Iterator[None]:
+    job._as_begun = before
     job._is_running_here = True  # type: ignore[attr-defined]
     try:
         yield

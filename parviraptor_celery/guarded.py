@@ -13,6 +13,7 @@ from . import attendance, changes, intake, kicks, statements, wakes
 from .clock import local_now
 from .exceptions import LeaseLost, NotANewJob
 from .fencing import FencedRow
+from .lanes import refuse_another_lane
 from .states import CLAIMABLE, JobStatus
 
 BY_HAND = ("status", "error_count", "error_message", "run_after", "priority")
@@ -25,6 +26,8 @@ class GuardedRow(FencedRow):
     """A leased row that its users save too, from objects that may be stale."""
 
     run_after: Any
+    _as_begun: Mapping[str, Any]
+    """While the job runs here: the user's own values, and the dependent ones, as it began."""
 
     _is_unattended = False
     """Whether nobody would have come to this new job by themselves, when it was written."""
@@ -144,7 +147,7 @@ class GuardedRow(FencedRow):
                 "Use enqueue() to make one like it."
             )
         changes.refuse_key(self)
-        changes.refuse_lane(self)
+        refuse_another_lane(self, self._as_begun)
         own = [f for f in self.own_fields() if names is None or {f.name, f.attname} & set(names)]
         columns = {field.attname: field.pre_save(self, False) for field in own}
         if columns and not self.held().update(**columns):

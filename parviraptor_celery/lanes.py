@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -61,6 +61,28 @@ def lane_of(job: models.Model, dependent_fields: Sequence[str]) -> str:
 def wrong_values(job: models.Model, dependent_fields: Sequence[str]) -> dict[str, str]:
     """Return what is wrong with the values that the lane depends on, by the name of the field."""
     return _lanes(type(job), tuple(dependent_fields)).problems_of(job)
+
+
+def dependents_of(job: Any) -> dict[str, Any]:
+    """Return the values that the lane of ``job`` depends on; none in an independent queue."""
+    if not job.dependent_fields:
+        return {}
+    queue: type[models.Model] = type(job)
+    names = _lanes(queue, tuple(job.dependent_fields)).names
+    return {name: getattr(job, name) for name in names}
+
+
+def refuse_another_lane(job: Any, before: Mapping[str, Any]) -> None:
+    """Refuse values that are not those of ``before``, unless they mean the same lane.
+
+    Where nothing was set, nothing is refused, whatever the stored lane was made of.
+
+    Raises:
+        LaneChanged: a dependent field was changed.
+        InvalidDependentValue: it was changed to what can't be stored.
+    """
+    if not dependents_of(job).items() <= before.items():
+        job._meta.get_field("lane").pre_save(job, False)
 
 
 def problem_of(field: Any) -> str | None:

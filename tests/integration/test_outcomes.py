@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.signals import post_save, pre_save
 
 from parviraptor_celery.dispatch import run_lanes, run_pool
 from parviraptor_celery.drains import Budget
@@ -14,6 +15,7 @@ from parviraptor_celery.exceptions import TemporaryJobFailure
 from parviraptor_celery.foreground import ForegroundWorker
 from parviraptor_celery.pool_feed import MOST_UNPROCESSABLE
 from tests.testapp.models import FifoJob, FreeJob, LaneJob
+from tests.unit.jobs import received
 
 QUEUES = pytest.mark.parametrize("queue", [FreeJob, LaneJob])
 A_MINUTE = timedelta(minutes=1)
@@ -67,6 +69,14 @@ def test_an_outcome_is_written_with_count_message_and_own_fields(
     assert (row.result, row.attempt) == (1, 1)
     assert (row.lease_until, row.running_lane, row.leased_by) == (None, None, "")
     assert ("ValueError" in row.error_traceback) == (script.startswith("fail"))
+
+
+@QUEUES
+def test_no_transition_sends_the_signals_of_a_save(using: str, queue: Any) -> None:
+    queue.enqueue(using=using)
+    with received(pre_save) as before, received(post_save) as after:
+        assert run_one(queue, using).status == "PROCESSED"
+    assert [told for told in before + after if told["sender"] is queue] == []
 
 
 @pytest.mark.parametrize(

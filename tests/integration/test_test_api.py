@@ -175,6 +175,14 @@ class TestProcessQueue(QueueTestCase):
             self.process_queue(LaneJob, [LaneJob(script="enqueue")], 3)
 
 
+def test_threads_in_the_transaction_of_a_test_are_refused_with_what_to_do(using: str) -> None:
+    with transaction.atomic(using=using):  # as each test of a plain TestCase is
+        FreeJob.enqueue(using=using)
+        with pytest.raises(TransactionManagementError, match="QueueTestCase"):
+            run_queue(FreeJob, 4, using=using)
+        assert run_queue(FreeJob, 1, using=using) == 1
+
+
 class TestProcessQueueElsewhere(QueueTestCase):
     databases: ClassVar[Any] = {"default", "postgresql"}
 

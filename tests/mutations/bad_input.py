@@ -74,13 +74,6 @@ MUTATIONS = [
         CHANGES,
     ),
     Mutation(
-        "lane-of-a-body-that-saves",
-        "parviraptor_celery/guarded.py",
-        "changes.refuse_lane(self)",
-        "pass",
-        CHANGES,
-    ),
-    Mutation(
         "forms-are-told",
         "parviraptor_celery/guarded.py",
         "**changes.as_errors(changes.problems(self), taken)",

@@ -83,8 +83,8 @@ MUTATIONS = [
     Mutation(
         "settled-before-published",
         "jaiminho_celery/execution.py",
-        "        _publish(attempt)\n        restore_autocommit()",
-        "        attempt.settle()\n        _publish(attempt)",
+        "        _publish(attempt)\n        if undo_left_open",
+        "        attempt.settle()\n        _publish(attempt)\n        if undo_left_open",
         f"{OUTBOX_DEATHS}[sqlite-on-commit]",
     ),
     Mutation(

@@ -6,6 +6,8 @@ from .mutation import Mutation
 
 HARD_ROWS = "tests/integration/test_hard_rows.py"
 UNCLAIMABLE = "tests/integration/test_unclaimable_rows.py"
+LEFT_OPEN = "tests/integration/test_left_open.py"
+OWN_DELETION = "tests/integration/test_own_deletion.py"
 HOSTILE_ROWS = "tests/integration/test_hostile_rows.py"
 
 MUTATIONS = [
@@ -70,8 +72,8 @@ MUTATIONS = [
     Mutation(
         "date-of-a-successor",
         "parviraptor_celery/dispatch.py",
-        "except DataError:",
-        "except ZeroDivisionError:",
+        "except DataError:  # perhaps",
+        "except ZeroDivisionError:  # perhaps",
         UNCLAIMABLE,
     ),
     Mutation(
@@ -126,9 +128,65 @@ MUTATIONS = [
     Mutation(
         "transaction-left-open",
         "parviraptor_celery/execution.py",
-        "    if undo_left_open(blocks):\n        outcome = Failed(LEFT_OPEN)",
-        "    if False:\n        outcome = Failed(LEFT_OPEN)",
+        "if undo_left_open(transactions) and isinstance(outcome, Processed):",
+        "if False:",
         HARD_ROWS,
+    ),
+    Mutation(
+        "own-outcome-of-what-raised-in-a-transaction",
+        "parviraptor_celery/execution.py",
+        "if undo_left_open(transactions) and isinstance(outcome, Processed):",
+        "if undo_left_open(transactions):",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement",
+        "parviraptor_celery/left_open.py",
+        "return states.transaction_status in _OPEN_POSTGRESQL_STATES",
+        "return False",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement-on-sqlite",
+        "parviraptor_celery/left_open.py",
+        'return bool(getattr(session, "in_transaction", False))',
+        "return False",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-a-statement-on-mariadb",
+        "parviraptor_celery/left_open.py",
+        "            connection.execute_wrappers.insert(0, _note)",
+        "            pass",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "wrappers-of-the-caller",
+        "parviraptor_celery/left_open.py",
+        "connection.execute_wrappers.insert(0, _note)",
+        "connection.execute_wrappers.append(_note)",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-left-open-by-a-function",
+        "jaiminho_celery/execution.py",
+        "if undo_left_open(transactions) and isinstance(attempt.outcome, Published):",
+        "if False:",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "committed-without-autocommit",
+        "parviraptor_celery/left_open.py",
+        "    return was_open\n",
+        "    return True\n",
+        LEFT_OPEN,
+    ),
+    Mutation(
+        "transaction-of-the-caller",
+        "parviraptor_celery/left_open.py",
+        "if _depth(connection) > before.get(connection.alias, 0)",
+        "if _depth(connection)",
+        LEFT_OPEN,
     ),
     Mutation(
         "hook-of-an-atomic-body",
@@ -143,6 +201,27 @@ MUTATIONS = [
         "            _hand_back_again(job)",
         "            pass",
         HARD_ROWS,
+    ),
+    Mutation(
+        "job-deleted-by-its-atomic-body",
+        "parviraptor_celery/execution.py",
+        "if not finished.settle() and not _has_deleted_itself(job, transactions):",
+        "if not finished.settle():",
+        OWN_DELETION,
+    ),
+    Mutation(
+        "job-deleted-by-another-worker",
+        "parviraptor_celery/own_deletion.py",
+        "if is_enclosed or _is_in_memory(connections[job.alias]):",
+        "if True:",
+        OWN_DELETION,
+    ),
+    Mutation(
+        "deleted-job-starts-again",
+        "parviraptor_celery/execution.py",
+        "job.pk, job.status = job.claimed_pk, JobStatus.PROCESSING",
+        "job.status = JobStatus.PROCESSING",
+        OWN_DELETION,
     ),
     Mutation(
         "copy-of-a-job",

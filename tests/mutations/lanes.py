@@ -7,6 +7,7 @@ from .mutation import Mutation
 LANES = "tests/integration/test_lanes.py"
 POLICIES = "tests/integration/test_failure_policies.py"
 INTERLEAVINGS = "tests/integration/test_interleavings.py"
+IN_A_BODY = "tests/integration/test_dependent_fields_in_a_body.py"
 FIRST_CLAIMS = "tests/integration/test_first_claims.py"
 
 MUTATIONS = [
@@ -207,10 +208,38 @@ MUTATIONS = [
         POLICIES,
     ),
     Mutation(
+        "lane-set-by-a-body",
+        "parviraptor_celery/execution.py",
+        "            refuse_another_lane(job, before)\n",
+        "            pass\n",
+        IN_A_BODY,
+    ),
+    Mutation(
+        "lane-set-by-a-body-that-failed",
+        "parviraptor_celery/execution.py",
+        "if not isinstance(outcome, Failed):",
+        "if True:",
+        IN_A_BODY,
+    ),
+    Mutation(
+        "lane-saved-by-a-body",
+        "parviraptor_celery/guarded.py",
+        "        refuse_another_lane(self, self._as_begun)\n",
+        "",
+        IN_A_BODY,
+    ),
+    Mutation(
+        "lane-of-before-a-deploy",
+        "parviraptor_celery/lanes.py",
+        "    if not dependents_of(job).items() <= before.items():",
+        "    if job.dependent_fields:",
+        IN_A_BODY,
+    ),
+    Mutation(
         "atomic-undo",
         "parviraptor_celery/execution.py",
-        "if not isinstance(finished.outcome, Processed) or not finished.settle():",
-        "if not finished.settle():",
+        "if not isinstance(finished.outcome, Processed):",
+        "if False:",
         LANES,
     ),
     Mutation(

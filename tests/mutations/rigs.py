@@ -68,6 +68,14 @@ MUTATIONS = [
         KIT,
     ),
     Mutation(
+        "threads-in-the-transaction-of-a-test",
+        "parviraptor_celery/crews.py",
+        "    if connections[using].in_atomic_block:",
+        "    if False:",
+        "tests/integration/test_test_api.py::"
+        "test_threads_in_the_transaction_of_a_test_are_refused_with_what_to_do[postgresql]",
+    ),
+    Mutation(
         "workers-end-together",
         "parviraptor_celery/crews.py",
         "if self.idle >= self.size:",

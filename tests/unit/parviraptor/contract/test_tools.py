@@ -234,7 +234,7 @@ def test_the_test_api(using: str, monkeypatch: pytest.MonkeyPatch) -> None:
     broken: Any = make_test_case_for_all_queues(Entries(), ignored, databases={using})
     assert len(outcome_of(broken).failures) == 2
     less: Any = make_test_case_for_all_queues(Entries, {*ignored, FreeJob}, databases={using})
-    assert (less.queues, outcome_of(less).wasSuccessful()) == (("FifoJob",), True)
+    assert (less.queues, outcome_of(less).wasSuccessful()) == (["FifoJob"], True)
     with pytest.raises(NotImplementedError, match="create_lane_job"):
         Entries().create(LaneJob)
 
