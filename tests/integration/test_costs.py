@@ -151,6 +151,16 @@ class TestEnqueueing:
             assert cost.statements == 1, str(cost)
         assert (cost.commits, cost.messages) == (1, 1 if queue is LaneJob else 10)
 
+    def test_more_than_fit_into_one_statement_take_several_of_one_transaction(
+        self, using: str, published: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("parviraptor_celery.jobs.MOST_ROWS_PER_INSERT", 3)
+        with counted(using, published) as cost:
+            FreeJob.enqueue_many([FreeJob() for _ in range(7)], using=using)
+        inserts = [sql for sql in cost.sql if sql.startswith("INSERT")]
+        assert (len(inserts), cost.commits) == (3, 1), str(cost)
+        assert FreeJob.rows(using).count() == 7
+
 
 class TestWorkingOff:
     def test_a_lane(self, using: str, published: list[Any], lanes: Any) -> None:

@@ -14,6 +14,13 @@ LANES = "tests/integration/test_lanes.py"
 
 MUTATIONS = [
     Mutation(
+        "rows-of-one-insert",
+        "parviraptor_celery/jobs.py",
+        "bulk_create(new, batch_size=MOST_ROWS_PER_INSERT)",
+        "bulk_create(new)",
+        "tests/integration/test_costs.py",
+    ),
+    Mutation(
         "pauses-of-nobody-are-told",
         "parviraptor_celery/database_checks.py",
         "if label not in known",
