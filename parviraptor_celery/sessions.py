@@ -34,20 +34,20 @@ before, because of a migration. Its message is translated, and its code that of 
 
 
 def cursor(using: str) -> Any:
-    """Return a cursor of Django's, for a statement that is run again and again.
+    """Return what ``with`` makes a cursor of Django's, for a statement that is run again and again.
 
     Its statements are prepared unless ``PREPARE_STATEMENTS`` is off, the project's ``OPTIONS``
-    say anything of cursors or preparing themselves, or a pooler stands before the server.
+    say anything of cursors or preparing themselves, or a pooler stands before the server. What
+    they return has to be fetched inside of the block: the next one gets the same cursor.
     """
     connection = connections[using]
-    if connection.vendor != "postgresql" or connection.queries_logged or not _prepares(connection):
+    if connection.vendor != "postgresql" or connection.queries_logged:
         return connection.cursor()  # of what is prepared, the log would not have the SQL
-    session = connection.connection
-    plain, session.cursor_factory = session.cursor_factory, _prepared_factory()
-    try:
+    connection.close_if_health_check_failed()
+    session = _known(connection.connection)
+    if session is None or not session.prepares_on(connection):
         return connection.cursor()
-    finally:
-        session.cursor_factory = plain
+    return session.kept_cursor(connection)
 
 
 def is_of_a_plan(error: Exception) -> bool:
@@ -77,30 +77,53 @@ def forget_plans(connection: Any, error: Exception) -> None:
 
 
 class _Session:
-    """What is known about one connection to a server."""
+    """What is known about one connection to a server, and the cursor that is kept for it."""
 
     def __init__(self) -> None:
         self.plain_left = PLAIN_STATEMENTS
         self.prepares = False
+        self._kept: _KeptCursor | None = None
+
+    def prepares_on(self, connection: Any) -> bool:
+        if self.plain_left:
+            self.plain_left -= 1
+            if not self.plain_left and _may_prepare(connection):
+                connection.connection.prepare_threshold = REPETITIONS
+                self.prepares = True
+        return self.prepares
+
+    def kept_cursor(self, connection: Any) -> _KeptCursor:
+        """Return the one cursor: a new one would have to learn all types of a statement anew."""
+        kept = self._kept
+        if kept is None or kept.cursor.closed or kept.timezone is not connection.timezone:
+            kept = self._kept = _KeptCursor(_binding_cursor(connection), connection.timezone)
+        return kept
+
+
+class _KeptCursor:
+    """A cursor that stays open behind the block."""
+
+    def __init__(self, cursor: Any, timezone: Any) -> None:
+        self.cursor, self.timezone = cursor, timezone
+
+    def __enter__(self) -> Any:
+        return self.cursor
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 _pooled: set[str] = set()
 _sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
 
 
-def _prepares(connection: Any) -> bool:
-    session = connection.connection
+def _known(connection: Any) -> _Session | None:
+    if connection is None:
+        return None
+    session = _sessions.get(connection)
     if session is None:
-        return False
-    known = _sessions.get(session)
-    if known is None:
-        known = _sessions[session] = _Session()
-    if known.plain_left:
-        known.plain_left -= 1
-        if not known.plain_left and _may_prepare(connection):
-            session.prepare_threshold = REPETITIONS
-            known.prepares = True
-    return known.prepares
+        session = _sessions[connection] = _Session()
+    return session
 
 
 def _may_prepare(connection: Any) -> bool:
@@ -127,7 +150,13 @@ def _is_the_servers_own(connection: Any) -> bool:
     return bool(answering == session.info.backend_pid)
 
 
-def _prepared_factory() -> Any:
+def _binding_cursor(connection: Any) -> Any:
+    """Return a cursor that leaves the parameters out of the SQL, for the server to bind."""
     from django.db.backends.postgresql.base import ServerBindingCursor
 
-    return ServerBindingCursor
+    session = connection.connection
+    plain, session.cursor_factory = session.cursor_factory, ServerBindingCursor
+    try:
+        return connection.cursor()
+    finally:
+        session.cursor_factory = plain

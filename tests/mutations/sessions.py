@@ -10,8 +10,8 @@ MUTATIONS = [
     Mutation(
         "prepared-statements",
         "parviraptor_celery/sessions.py",
-        "            known.prepares = True",
-        "            known.prepares = False",
+        "                self.prepares = True",
+        "                self.prepares = False",
         PREPARED,
     ),
     Mutation(
@@ -45,8 +45,8 @@ MUTATIONS = [
     Mutation(
         "logged-statements",
         "parviraptor_celery/sessions.py",
-        " or connection.queries_logged or ",
-        " or ",
+        " or connection.queries_logged:",
+        ":",
         PREPARED,
     ),
 ]
