@@ -144,7 +144,7 @@ class TestTheFence:
         take_away(stale)
         before = all_columns(FifoJob, using)
         stale.result = 99
-        with execution._running_here(stale), pytest.raises(LeaseLost):
+        with execution._running_here(stale, {}), pytest.raises(LeaseLost):
             stale.save(update_fields=names)
         assert all_columns(FifoJob, using) == before
 

@@ -76,7 +76,7 @@ def test_saving_a_running_job_after_its_lease_was_lost_is_refused(using: str) ->
     (job,) = fifo(using, 1)
     assert job.claim()
     FifoJob.rows(using).update(attempt=7)
-    with execution._running_here(job), pytest.raises(LeaseLost):
+    with execution._running_here(job, {}), pytest.raises(LeaseLost):
         job.save()
 
 
