@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from parviraptor_celery import dispatch, sessions
+from parviraptor_celery.database import alone
 from parviraptor_celery.drains import Budget
 from tests import servers
 from tests.integration.threads import at_once
@@ -125,22 +127,41 @@ def test_what_the_project_prepares_itself_stays_as_it_is(
     assert any("WITH finished" in statement for statement in prepared(using))
 
 
+@contextmanager
+def migrated(queue: Any, using: str) -> Iterator[None]:
+    """Let a column have another type inside of the block, by another session's doing."""
+
+    def alter(to: str) -> None:
+        with connections[using].cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {queue._meta.db_table} ALTER COLUMN result TYPE {to}")
+
+    at_once(lambda: alter("bigint"))
+    try:
+        yield
+    finally:
+        at_once(lambda: alter("integer"))
+
+
 @pytest.mark.parametrize("queue", [FifoJob, FreeJob, AtomicJob])
 def test_a_migration_meanwhile_fails_no_job(fresh: str, queue: Any) -> None:
     """What is prepared would give a column of another type, and PostgreSQL refuses that."""
     run(queue, fresh)
-    table = queue._meta.db_table
-
-    def alter(to: str) -> None:
-        with connections[fresh].cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {table} ALTER COLUMN result TYPE {to}")
-
-    at_once(lambda: alter("bigint"))
-    try:
+    with migrated(queue, fresh):
         assert run(queue, fresh) == ENOUGH
         assert processed(queue, fresh) == 2 * ENOUGH
-    finally:
-        at_once(lambda: alter("integer"))
+
+
+def test_after_a_migration_the_head_of_a_lane_can_still_be_read(fresh: str) -> None:
+    job = FifoJob.enqueue(using=fresh)
+    rows = FifoJob.rows(fresh)
+
+    def look() -> Any:
+        return alone(fresh, lambda: rows.candidate(job.lane, "NEW"))
+
+    assert [look().pk for _ in range(ENOUGH)] == [job.pk] * ENOUGH
+    assert any("is_due" in statement for statement in prepared(fresh))
+    with migrated(FifoJob, fresh):
+        assert look().pk == job.pk
 
 
 @pytest.fixture(scope="module")
