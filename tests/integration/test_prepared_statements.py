@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import connections
+from django.db import NotSupportedError, connections
 from django.test.utils import CaptureQueriesContext
 
 from parviraptor_celery import dispatch, sessions
-from parviraptor_celery.database import alone
+from parviraptor_celery.database import alone, is_refusal, is_transient
 from parviraptor_celery.drains import Budget
 from tests import servers
 from tests.integration.threads import at_once
@@ -161,6 +161,10 @@ def test_after_a_migration_the_head_of_a_lane_can_still_be_read(fresh: str) -> N
     assert [look().pk for _ in range(ENOUGH)] == [job.pk] * ENOUGH
     assert any("is_due" in statement for statement in prepared(fresh))
     with migrated(FifoJob, fresh):
+        with pytest.raises(NotSupportedError) as stale:
+            rows.candidate(job.lane, "NEW")
+        assert is_transient(stale.value)
+        assert not is_refusal(stale.value), "it is about no row"
         assert look().pk == job.pk
 
 
