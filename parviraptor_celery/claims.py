@@ -52,7 +52,8 @@ def of_head(rows: Any, *more: str, provided: str, select: str) -> Claim:
     """Return the end of a WITH, which claims the head of a lane, and what is selected of it all.
 
     The head is there as ``head``, with ``more`` of what ``as_candidates()`` annotates, and as
-    ``claimed`` if it may run and ``provided`` holds.
+    ``claimed`` if it may run and ``provided`` holds. Behind ``select`` follow whether it was
+    claimed, and its columns.
     """
     return _of_head(*about(rows), more, provided, select)
 
@@ -84,7 +85,8 @@ def _of_head(
             AND {attempt} = (SELECT {attempt} FROM head)
             AND COALESCE({status}, '') = %s AND {provided}
             RETURNING {", ".join(map(quote, prepared.columns))})
-        SELECT {select}, claimed.* FROM (SELECT 1) AS one LEFT JOIN claimed ON true"""  # noqa: S608
+        SELECT {select}, claimed.{key} IS NOT NULL, claimed.*
+        FROM (SELECT 1) AS one LEFT JOIN claimed ON true"""  # noqa: S608
     params = [*head.params, *params, str(JobStatus.NEW)]
     return Claim(prepared, written_out(connection, sql, params))
 

@@ -117,7 +117,7 @@ def _repeated(using: str, body: Callable[[], T], again: Callable[[], T]) -> T:
                 raise
             logger.info("transaction on %s starts again (%s)", using, type(error).__name__)
             if sessions.is_of_a_plan(error):
-                sessions.forget_plans(connection, error)
+                connection.close()  # with all that was prepared
             else:
                 connection.close_if_unusable_or_obsolete()
     raise AssertionError("unreachable")

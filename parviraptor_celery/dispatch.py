@@ -84,7 +84,7 @@ class JobLaneFeed(_RunsJobs, LaneFeed):
             try:
                 found = self._claim_head()
             except DataError:
-                alone(self.using, lambda: first_claims.give_back_unread(self.rows))
+                alone(self.using, lambda: first_claims.give_back_unknown(self.rows))
             except Exception as error:
                 if not is_refusal(error):
                     raise
@@ -186,6 +186,7 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
     def __init__(self, rows: Any, most: int, budget: Budget) -> None:
         self.pace, self.most, self.budget = Pace.of(rows.model), most, budget
         self.is_shared = False
+        self.has_lost_an_answer = False
         self.has_begun = False
         """Whether the first of the leased jobs began with its claim."""
 
@@ -204,6 +205,8 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
 
     def close(self) -> None:
         super().close()
+        if self.has_lost_an_answer:  # and what it was about may have been on its way still
+            alone(self.using, lambda: first_claims.give_back_unknown(self.rows))
         self.pace.end()
 
     def prepare(self, rows: list[Any]) -> list[Any]:
@@ -229,7 +232,7 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
             try:
                 found = self._claim_batch(self._limit())
             except DataError:
-                alone(self.using, lambda: first_claims.give_back_unread(self.rows))
+                alone(self.using, lambda: first_claims.give_back_unknown(self.rows))
             except Exception as error:
                 if not (isinstance(error, UnclaimableRow) or is_refusal(error)):
                     raise
@@ -245,8 +248,12 @@ class JobPoolFeed(_RunsJobs, PoolFeed):
         return alone(
             self.using,
             lambda: first_claims.claim_batch(self.rows, limit),
-            again=lambda: first_claims.claim_batch_again(self.rows, limit),
+            again=lambda: self._claim_batch_again(limit),
         )
+
+    def _claim_batch_again(self, limit: int) -> first_claims.Batch:
+        self.has_lost_an_answer = True
+        return first_claims.claim_batch_again(self.rows, limit)
 
     def _limit(self) -> int:
         return int(min(self.pace.next_batch(), self.most, max(self.budget.rows, 1)))

@@ -9,6 +9,7 @@ this thread, and its body has not begun here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +53,8 @@ def claim_head(rows: Any, lane: str) -> Found:
         DataError: the claim of this row can't be written.
     """
     claim = claims.of_head(rows, "lane_is_running", provided=_LANE_IS_FREE, select=_ABOUT_HEAD)
-    [(is_there, is_running, *values)] = claims.ask(rows.db, claim.alone, {"lane": lane})
-    if values[0] is None:
+    [(is_there, is_running, is_claimed, *values)] = claims.ask(rows.db, claim.alone, {"lane": lane})
+    if not is_claimed:
         return Found(is_empty=not is_there, is_running=bool(is_running))
     return Found(next(_held(rows, claim, [values]), None))
 
@@ -77,12 +78,12 @@ def claim_batch(rows: Any, limit: int) -> Batch:
         DataError: one of the claims can't be written; nothing was.
     """
     claim = _of_batch(*claims.about(rows), limit)
-    (has_due, *values), *more = claims.ask(rows.db, claim.alone, {})
-    if values[0] is None:
+    found = claims.ask(rows.db, claim.alone, {})
+    has_due, *_, first, _ = found[0]
+    if first is None:
         return Batch([], is_empty=not has_due)
-    found = [values, *(each[1:] for each in more)]
-    begun = {each[-2] for each in found if each[-1]}
-    jobs = list(_held(rows, claim, [each[:-2] for each in found]))
+    begun = {pk for *_, pk, has_begun in found if has_begun}
+    jobs = list(_held(rows, claim, [columns for _, *columns, _, _ in found]))
     return _in_turn(jobs, {job.pk for job in jobs} & begun)
 
 
@@ -106,15 +107,21 @@ def claim_head_again(rows: Any, lane: str) -> Found:
     """Claim when an earlier try may have gone through: then the job is ours already."""
     row = rows.read_held(lane)
     if row is None or _has_begun(row):
-        return claim_head(rows, lane)
+        found = claim_head(rows, lane)
+        if found.row is not None:
+            return found
+        # The earlier try may have been on its way still, and this one waited for it.
+        row = rows.read_held(lane)
+        if row is None or _has_begun(row):
+            return found
     row.hold()
     return Found(row)
 
 
-def give_back_unread(rows: Any) -> None:
-    """Let wait again what a claim leased, and the driver can't read: a date past all dates.
+def give_back_unknown(rows: Any) -> None:
+    """Let wait again what a claim leased here and nobody here knows of.
 
-    Which row that is the steps one by one find out.
+    Its answer was lost, or the driver can't read it: a date past all dates.
     """
     for row in list(rows.held_here().only(*IDENTITY)):
         if not _has_begun(row):
@@ -125,7 +132,8 @@ def begins(row: Any) -> None:
     """Remember that the body of a row begins, which is not settled yet."""
     _unsettled[type(row), row._state.db, row.claimed_pk, row.token] = None
     if len(_unsettled) > MOST_REMEMBERED:
-        del _unsettled[next(iter(_unsettled))]
+        with contextlib.suppress(KeyError, RuntimeError):  # another thread is about it, too
+            del _unsettled[next(iter(_unsettled))]
 
 
 def is_settled(row: Any) -> None:

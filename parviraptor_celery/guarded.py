@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
 
 from . import attendance, changes, intake, kicks, statements, wakes
 from .clock import local_now
-from .exceptions import LeaseLost, NotANewJob
+from .exceptions import IllegalTransition, LeaseLost, NotANewJob
 from .fencing import FencedRow
 from .lanes import refuse_another_lane
 from .states import CLAIMABLE, JobStatus
@@ -62,13 +62,16 @@ class GuardedRow(FencedRow):
             LaneChanged: a dependent field was changed.
             InvalidJobOption: what was set of the engine's columns can't be stored, or ``save()``
                 wouldn't write it, which goes for ``unique_key``.
-            IllegalTransition: ``status`` was set to ``PROCESSING``, or from it to another.
+            IllegalTransition: ``status`` was set to ``PROCESSING``, or from it to another; or it
+                has changed since this object was read.
             NotANewJob: the job runs here, and its key was set to that of another, or to None.
         """
         names = kwargs.get("update_fields")
         if getattr(self, "_is_running_here", False):
             self._save_while_running(names)
             return
+        if names is not None and not (names := frozenset(names)):
+            return  # as Django does
         is_new = self._state.adding
         if not is_new:
             changes.refuse_options(self, names)
@@ -81,12 +84,33 @@ class GuardedRow(FencedRow):
                 follows.add(self.STAMP)
             kwargs["update_fields"] = {*names, "lane", *follows}
         write = functools.partial(super().save, *args, **kwargs)
+        using = kwargs.get("using") or self.alias
         if is_new:
-            intake.insert(type(self), kwargs.get("using") or self.alias, [self], write)
+            intake.insert(type(self), using, [self], write)
+        elif "status" in kwargs["update_fields"]:
+            self._write_status(write, using)
         else:
             write()
         self.remember()
         self._wake_after_commit(is_new, set(kwargs.get("update_fields") or ()))
+
+    def _write_status(self, write: Callable[[], None], using: str) -> None:
+        """Call ``write`` if the status is still the one that this object was read with.
+
+        Raises:
+            IllegalTransition: it is another: the job has run meanwhile, for example.
+        """
+        read = getattr(self, "_as_stored", {}).get("status", self.status)
+        row = self.rows(using).filter(pk=self.pk)
+        with transaction.atomic(using=using):
+            if not row.filter(status=read).exists_locked():
+                present = row.values_list("status", flat=True).first()
+                if present is not None:
+                    raise IllegalTransition(
+                        f"{self._meta.label} {self.pk} was {read} when it was read and is "
+                        f"{present} now: read it again, and decide anew."
+                    )
+            write()
 
     def _wake_after_commit(self, is_new: bool, written: set[str]) -> None:
         """Wake a worker for this job if it is to run now, or for those behind it if it isn't."""

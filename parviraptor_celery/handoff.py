@@ -35,10 +35,10 @@ def settle_and_claim(run: Any, rows: Any, lane: str) -> Any:
     claim = claims.of_head(rows, provided=_IS_FINISHED, select=_FINISHED)
     finish, finish_params, to, columns = _finish(run, using)
     params = {str(place): value for place, value in enumerate(finish_params)} | {"lane": lane}
-    [(is_recorded, *row)] = claims.ask(using, _joined(finish, claim.sql), params)
+    [(is_recorded, is_claimed, *row)] = claims.ask(using, _joined(finish, claim.sql), params)
     if run.has_settled(bool(is_recorded)):
         run.row.has_moved(to, columns)
-    if row[0] is None:
+    if not is_claimed:
         return None
     try:
         successor = claim.prepared.object_of(row)

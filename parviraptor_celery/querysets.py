@@ -180,7 +180,11 @@ class JobQuerySet(PoolQuerySet):
         def write() -> list[Any]:
             for job in jobs:
                 job._lane_found = job.lane  # no signal is sent, so nothing can change it now
-            created: list[Any] = create(jobs, *args, **kwargs)
+            try:
+                created: list[Any] = create(jobs, *args, **kwargs)
+            finally:
+                for job in jobs:  # those of a batch that was not written have it still
+                    job.__dict__.pop("_lane_found", None)
             for job in jobs:
                 job.remember()
             return created

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from django.db import connections
 
@@ -37,106 +37,121 @@ def cursor(using: str) -> Any:
     """Return what ``with`` makes a cursor of Django's, for a statement that is run again and again.
 
     Its statements are prepared unless ``PREPARE_STATEMENTS`` is off, the project's ``OPTIONS``
-    say anything of cursors or preparing themselves, or a pooler stands before the server. What
-    they return has to be fetched inside of the block: the next one gets the same cursor.
+    say anything of cursors or preparing themselves, a pooler stands before the server, or the
+    backend makes cursors in a way of its own, to set a tenant's schema for one. What they return
+    has to be fetched inside of the block: the next one gets the same cursor.
     """
     connection = connections[using]
     if connection.vendor != "postgresql" or connection.queries_logged:
         return connection.cursor()  # of what is prepared, the log would not have the SQL
     connection.close_if_health_check_failed()
-    session = _known(connection.connection)
-    if session is None or not session.prepares_on(connection):
+    session = _session_of(connection)
+    if session is None or not session.prepares(connection):
         return connection.cursor()
-    return session.kept_cursor(connection)
+    connection.validate_thread_sharing()
+    return _Kept(connection, session)
 
 
 def is_of_a_plan(error: Exception) -> bool:
     """Return whether a prepared statement can't be used any more; prepared anew it could be."""
-    cause = error.__cause__
-    diagnosis = getattr(cause, "diag", None)
+    diagnosis = getattr(error.__cause__, "diag", None)
     return (
-        getattr(cause, "sqlstate", None) in OF_ANOTHER_SESSION
+        _sqlstate(error) in OF_ANOTHER_SESSION
         or getattr(diagnosis, "source_function", None) == STALE_RESULT
     )
 
 
-def forget_plans(connection: Any, error: Exception) -> None:
-    """Close a connection with all that was prepared in it.
-
-    If the plan is that of another session, nothing is prepared any more in this process: there
-    must be a pooler that went unnoticed.
-    """
-    connection.close()
-    if getattr(error.__cause__, "sqlstate", None) in OF_ANOTHER_SESSION:
-        logger.warning(
-            "database %s: a pooler seems to change the session between statements; "
-            "nothing is prepared from now on. PREPARE_STATEMENTS = False says so beforehand",
-            connection.alias,
-        )
-        _pooled.add(connection.alias)
-
-
 class _Session:
-    """What is known about one connection to a server, and the cursor that is kept for it."""
+    """What a connection of Django's knows about its session, and the cursor that it keeps for it.
 
-    def __init__(self) -> None:
+    A new cursor would have to learn all types of a statement anew.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
         self.plain_left = PLAIN_STATEMENTS
-        self.prepares = False
-        self._kept: _KeptCursor | None = None
+        self.may_prepare = False
+        self.timezone: Any = None
+        self.kept: Any = None
 
-    def prepares_on(self, connection: Any) -> bool:
+    def prepares(self, connection: Any) -> bool:
+        """Return whether the next statement is prepared; the first ones are not."""
         if self.plain_left:
             self.plain_left -= 1
             if not self.plain_left and _may_prepare(connection):
-                connection.connection.prepare_threshold = REPETITIONS
-                self.prepares = True
-        return self.prepares
+                self.session.prepare_threshold = REPETITIONS
+                _prepared_by_us.add(self.session)
+                self.may_prepare = True
+        return self.may_prepare and _MAKERS.isdisjoint(vars(connection))
 
-    def kept_cursor(self, connection: Any) -> _KeptCursor:
-        """Return the one cursor: a new one would have to learn all types of a statement anew."""
-        kept = self._kept
-        if kept is None or kept.cursor.closed or kept.timezone is not connection.timezone:
-            kept = self._kept = _KeptCursor(_binding_cursor(connection), connection.timezone)
-        return kept
+    def cursor(self, connection: Any) -> Any:
+        """Return the cursor of psycopg that is kept."""
+        if self.kept is None or self.kept.closed or self.timezone is not connection.timezone:
+            self.kept, self.timezone = _binding_cursor(connection), connection.timezone
+        return self.kept
 
 
-class _KeptCursor:
-    """A cursor that stays open behind the block."""
+class _Kept:
+    """A block in which the kept cursor is one of Django's; it stays open behind it."""
 
-    def __init__(self, cursor: Any, timezone: Any) -> None:
-        self.cursor, self.timezone = cursor, timezone
+    def __init__(self, connection: Any, session: _Session) -> None:
+        self.connection, self.session = connection, session
 
     def __enter__(self) -> Any:
-        return self.cursor
+        return self.connection.make_cursor(self.session.cursor(self.connection))
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is not None and _sqlstate(error) in OF_ANOTHER_SESSION:
+            self.session.may_prepare = False
+            _distrust(self.connection.alias)
 
+
+_ATTRIBUTE = "_parviraptor_session"
+_MAKERS = frozenset({"cursor", "_cursor", "create_cursor", "make_cursor", "_prepare_cursor"})
+"""What makes a cursor of Django's. A tool that looks on replaces one of them on the object."""
 
 _pooled: set[str] = set()
-_sessions: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
+_prepared_by_us: WeakSet[Any] = WeakSet()
+"""Sessions that a pool of Django's may give to another of its connections."""
 
 
-def _known(connection: Any) -> _Session | None:
-    if connection is None:
-        return None
-    session = _sessions.get(connection)
+def _session_of(connection: Any) -> _Session | None:
+    session = connection.connection
     if session is None:
-        session = _sessions[connection] = _Session()
-    return session
+        return None
+    known: _Session | None = vars(connection).get(_ATTRIBUTE)
+    if known is None or known.session is not session:
+        known = _Session(session)
+        setattr(connection, _ATTRIBUTE, known)
+    return known
+
+
+def _distrust(alias: str) -> None:
+    """Prepare nothing any more in this process: there must be a pooler that went unnoticed."""
+    logger.warning(
+        "database %s: a pooler seems to change the session between statements; nothing is prepared "
+        "from now on. PREPARE_STATEMENTS = False says so beforehand",
+        alias,
+    )
+    _pooled.add(alias)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return getattr(error.__cause__, "sqlstate", None)
 
 
 def _may_prepare(connection: Any) -> bool:
-    from django.db.backends.postgresql.base import Cursor
+    from django.db.backends.postgresql.base import Cursor, DatabaseWrapper
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-    session = connection.connection
-    is_left_to_us = (
-        is_psycopg3 and session.prepare_threshold is None and session.cursor_factory is Cursor
-    )
-    if not (is_left_to_us and settings.PREPARE_STATEMENTS) or connection.alias in _pooled:
+    session, kind = connection.connection, type(connection)
+    if not is_psycopg3 or session.cursor_factory is not Cursor or connection.alias in _pooled:
         return False
-    return _is_the_servers_own(connection)
+    if session.prepare_threshold is not None and session not in _prepared_by_us:
+        return False
+    if any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in _MAKERS):
+        return False
+    return settings.PREPARE_STATEMENTS and _is_the_servers_own(connection)
 
 
 def _is_the_servers_own(connection: Any) -> bool:
@@ -157,6 +172,6 @@ def _binding_cursor(connection: Any) -> Any:
     session = connection.connection
     plain, session.cursor_factory = session.cursor_factory, ServerBindingCursor
     try:
-        return connection.cursor()
+        return connection.create_cursor()
     finally:
         session.cursor_factory = plain

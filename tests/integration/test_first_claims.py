@@ -166,6 +166,21 @@ def test_what_ran_and_could_not_be_settled_does_not_run_again_for_a_lost_answer(
     assert bodies == [job.pk]  # until its lease has run out
 
 
+def test_what_the_first_try_claims_after_all_runs(
+    using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statement waited for a lock when the connection broke; the second waited for it."""
+    job = FifoJob.enqueue(using=using)
+
+    def claimed_by_the_first(rows: Any, lane: str) -> first_claims.Found:
+        assert rows.candidate(lane, "NEW").claim()
+        return first_claims.Found(is_running=True)
+
+    monkeypatch.setattr(first_claims, "claim_head", claimed_by_the_first)
+    found = first_claims.claim_head_again(FifoJob.rows(using), job.lane)
+    assert found.row.pk == job.pk
+
+
 @pytest.mark.parametrize("queue", [FifoJob, FreeJob])
 def test_what_was_claimed_and_the_driver_can_not_read_is_given_back(
     using: str, queue: Any, bodies: list[int], monkeypatch: pytest.MonkeyPatch

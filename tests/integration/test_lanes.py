@@ -8,13 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import IntegrityError, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from parviraptor_celery import dispatch, execution, sweep
 from parviraptor_celery.conf import settings as queue_settings
 from parviraptor_celery.dispatch import JobLaneFeed, kick_budget, run_lanes, run_pool
 from parviraptor_celery.drains import Budget, Report, drain
+from parviraptor_celery.exceptions import IllegalTransition
 from parviraptor_celery.models import AbstractJob
 from parviraptor_celery.states import JobStatus
 from tests.integration.threads import at_once
@@ -264,3 +266,34 @@ def test_a_status_that_is_set_by_hand_is_the_last_transition(using: str, way: st
     job.save()
     LaneJob.rows(using).filter(pk=job.pk).update(status="FAILED", modification_date=long_ago)
     assert LaneJob.rows(using).get(pk=job.pk).modification_date.date() == long_ago.date()
+
+
+def test_a_status_that_changed_meanwhile_is_not_overwritten_by_hand(using: str) -> None:
+    """Two people look at a failed job; what one of them retried, the other would run again."""
+    failed = LaneJob.rows(using).create(status="FAILED")
+    first, second = (LaneJob.rows(using).get(pk=failed.pk) for _ in range(2))
+    first.status = "NEW"
+    first.save()
+    run_lanes(LaneJob, using, [failed.lane], kick_budget())
+    second.status = "NEW"
+    with pytest.raises(IllegalTransition, match="was FAILED when it was read and is PROCESSED now"):
+        second.save()
+    assert LaneJob.rows(using).get(pk=failed.pk).status == "PROCESSED"
+
+
+def test_saving_no_columns_writes_nothing(using: str) -> None:
+    job = LaneJob.enqueue(using=using)
+    with CaptureQueriesContext(connections[using]) as queries:
+        job.save(update_fields=[])
+    assert list(queries) == []
+
+
+def test_what_a_refused_bulk_left_out_gets_the_lane_of_its_values(using: str) -> None:
+    there = LaneJob.enqueue(using=using, shop="there")
+    twin, left_out = LaneJob(pk=there.pk, shop="a"), LaneJob(shop="a")
+    with pytest.raises(IntegrityError), transaction.atomic(using=using):
+        LaneJob.rows(using).bulk_create([twin, left_out], batch_size=1)
+    left_out.shop = "there"
+    left_out.pk = None
+    left_out.save(using=using)
+    assert LaneJob.rows(using).get(pk=left_out.pk).lane == there.lane

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
+import threading
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import NotSupportedError, connections
+from django.db import NotSupportedError, ProgrammingError, connections
 from django.test.utils import CaptureQueriesContext
 
 from parviraptor_celery import dispatch, sessions
@@ -71,7 +75,8 @@ def prepared(using: str) -> list[str]:
 
 def prepares(using: str) -> bool:
     """Return whether the library prepares its statements in this session."""
-    return sessions._sessions[connections[using].connection].prepares
+    session = sessions._session_of(connections[using])
+    return session is not None and session.may_prepare
 
 
 def processed(queue: Any, using: str) -> int:
@@ -176,6 +181,64 @@ def port() -> Iterator[int]:
             yield start_pgbouncer(supervisor, Path(directory), server, sessions=2)
         except embedded.MissingServer as error:
             servers.give_up(str(error))
+
+
+def test_a_backend_with_cursors_of_its_own_is_asked_for_each(
+    fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that sets the schema of a tenant before a statement."""
+    connection: Any = connections[fresh]
+
+    class Tenants(type(connection)):  # type: ignore[misc]
+        def _cursor(self, name: Any = None) -> Any:
+            return super()._cursor(name)
+
+    monkeypatch.setattr(connection, "__class__", Tenants)
+    assert run(FifoJob, fresh) == ENOUGH
+    assert not prepares(fresh)
+
+
+def test_a_tool_that_looks_on_sees_every_cursor(
+    fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(FifoJob, fresh) == ENOUGH
+    assert prepares(fresh)
+    connection, seen = connections[fresh], list[Any]()
+    make = connection.cursor
+    monkeypatch.setattr(connection, "cursor", lambda: seen.append(make()) or seen[-1])
+    FifoJob.enqueue(using=fresh)
+    assert seen
+
+
+def test_a_thread_that_ends_lets_its_session_go(fresh: str) -> None:
+    """Nobody closed it: the garbage collector does, unless the library holds on to it."""
+    left: list[Any] = []
+
+    def enqueue() -> None:
+        run(FifoJob, fresh)
+        assert prepares(fresh)
+        left.append(weakref.ref(connections[fresh].connection))
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    thread.join()
+    del thread
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of psycopg: that is how it was closed
+        gc.collect()
+    assert [session() for session in left] == [None]
+
+
+def test_who_enqueues_behind_an_unnoticed_pooler_is_told_once(fresh: str) -> None:
+    for _ in range(ENOUGH):
+        FifoJob.enqueue(using=fresh)
+    connections[fresh].connection.pgconn.exec_(b"DEALLOCATE ALL")  # as in another session
+    with pytest.raises(ProgrammingError, match="does not exist") as lost:
+        FifoJob.enqueue(using=fresh)
+    assert is_transient(lost.value)
+    assert not is_refusal(lost.value), "it is about no row"
+    assert sessions._pooled == {fresh}
+    assert FifoJob.enqueue(using=fresh).pk
 
 
 class TestBehindAPooler:

@@ -12,6 +12,27 @@ FIRST_CLAIMS = "tests/integration/test_first_claims.py"
 
 MUTATIONS = [
     Mutation(
+        "first-claim-that-comes-through-late",
+        "parviraptor_celery/first_claims.py",
+        "        if row is None or _has_begun(row):\n            return found",
+        "        return found",
+        FIRST_CLAIMS,
+    ),
+    Mutation(
+        "status-by-hand-is-fenced",
+        "parviraptor_celery/guarded.py",
+        "if not row.filter(status=read).exists_locked():",
+        "if False:",
+        LANES,
+    ),
+    Mutation(
+        "lanes-of-a-refused-bulk",
+        "parviraptor_celery/querysets.py",
+        'job.__dict__.pop("_lane_found", None)',
+        "pass",
+        LANES,
+    ),
+    Mutation(
         "first-claim-of-a-lane-that-runs",
         "parviraptor_celery/first_claims.py",
         '_LANE_IS_FREE = "NOT (SELECT lane_is_running FROM head)"',
@@ -63,8 +84,8 @@ MUTATIONS = [
     Mutation(
         "first-claim-lost-of-a-batch",
         "parviraptor_celery/dispatch.py",
-        "again=lambda: first_claims.claim_batch_again(self.rows, limit),",
-        "again=lambda: first_claims.claim_batch(self.rows, limit),",
+        "        return first_claims.claim_batch_again(self.rows, limit)",
+        "        return first_claims.claim_batch(self.rows, limit)",
         FIRST_CLAIMS,
     ),
     Mutation(
@@ -77,8 +98,8 @@ MUTATIONS = [
     Mutation(
         "first-claim-of-what-ran-already",
         "parviraptor_celery/first_claims.py",
-        "if row is None or _has_begun(row):",
-        "if row is None:",
+        "    row = rows.read_held(lane)\n    if row is None or _has_begun(row):\n        found",
+        "    row = rows.read_held(lane)\n    if row is None:\n        found",
         FIRST_CLAIMS,
     ),
     Mutation(

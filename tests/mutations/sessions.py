@@ -10,8 +10,8 @@ MUTATIONS = [
     Mutation(
         "prepared-statements",
         "parviraptor_celery/sessions.py",
-        "                self.prepares = True",
-        "                self.prepares = False",
+        "                self.may_prepare = True",
+        "                self.may_prepare = False",
         PREPARED,
     ),
     Mutation(
@@ -24,8 +24,37 @@ MUTATIONS = [
     Mutation(
         "unnoticed-pooler",
         "parviraptor_celery/sessions.py",
-        'getattr(cause, "sqlstate", None) in OF_ANOTHER_SESSION\n        or',
+        "_sqlstate(error) in OF_ANOTHER_SESSION\n        or",
         "False or",
+        PREPARED,
+    ),
+    Mutation(
+        "unnoticed-pooler-of-a-producer",
+        "parviraptor_celery/sessions.py",
+        "            self.session.may_prepare = False\n"
+        "            _distrust(self.connection.alias)",
+        "            pass",
+        PREPARED,
+    ),
+    Mutation(
+        "tenants",
+        "parviraptor_celery/sessions.py",
+        "if any(getattr(kind, name) is not getattr(DatabaseWrapper, name) for name in _MAKERS):",
+        "if False:",
+        PREPARED,
+    ),
+    Mutation(
+        "lookers-on",
+        "parviraptor_celery/sessions.py",
+        "return self.may_prepare and _MAKERS.isdisjoint(vars(connection))",
+        "return self.may_prepare",
+        PREPARED,
+    ),
+    Mutation(
+        "sessions-are-let-go",
+        "parviraptor_celery/sessions.py",
+        "_prepared_by_us: WeakSet[Any] = WeakSet()",
+        "_prepared_by_us: set[Any] = set()",
         PREPARED,
     ),
     Mutation(
