@@ -205,9 +205,12 @@ def test_a_tool_that_looks_on_sees_every_cursor(
     assert prepares(fresh)
     connection, seen = connections[fresh], list[Any]()
     make = connection.cursor
-    monkeypatch.setattr(connection, "cursor", lambda: seen.append(make()) or seen[-1])
-    FifoJob.enqueue(using=fresh)
-    assert seen
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "cursor", lambda: seen.append(make()) or seen[-1])
+        FifoJob.enqueue(using=fresh)
+    assert seen.pop()
+    monkeypatch.setattr(connection, "cursor", make)  # put back, as Django's test cases do it
+    assert sessions._session_of(connection).prepares(connection)  # type: ignore[union-attr]
 
 
 def test_a_thread_that_ends_lets_its_session_go(fresh: str) -> None:

@@ -46,8 +46,15 @@ MUTATIONS = [
     Mutation(
         "lookers-on",
         "parviraptor_celery/sessions.py",
-        "return self.may_prepare and _MAKERS.isdisjoint(vars(connection))",
+        "return self.may_prepare and not _is_looked_on(connection)",
         "return self.may_prepare",
+        PREPARED,
+    ),
+    Mutation(
+        "methods-that-were-put-back",
+        "parviraptor_celery/sessions.py",
+        'getattr(own[name], "__func__", None) is not getattr(type(connection), name)',
+        "True",
         PREPARED,
     ),
     Mutation(
