@@ -134,9 +134,10 @@ def test_a_message_to_a_missing_exchange_fails_alone(
     relay(using)
     relay(using)
 
-    assert [event.error_count for event in Event.rows(using).order_by("id")] == [0] * 3 + [1] + [
-        0
-    ] * 3
+    counts = [event.error_count for event in Event.rows(using).order_by("id")]
+    missing = counts.pop(3)
+    # With a pause of almost nothing it was due again for the second.
+    assert (counts, missing in (1, 2)) == ([0] * 6, True)
     assert statuses(using).count(Event.Status.SENT) == 6
     # Those whose confirms went with the channel may be there twice; none is missing.
     assert set(numbers(drain_queue(rabbitmq_url, queue_name))) == {0, 1, 2}
